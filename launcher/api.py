@@ -59,14 +59,12 @@ def run(
         kw["hosts"] = host_list(kw["hosts"]) or []
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.live.observer import live_here
-        from launcher.session.session import Session, SessionConf
+        from launcher.session.session import Session, SessionConf, live_of
         from launcher.setup.run_setup import RunSetup
 
         overrides = _texts_of_overrides(overrides)
         setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
-        live = live_here("RUN") if options.live else None
-        with Session(setup, SessionConf(observers, early=early, live=live)) as session:
+        with Session(setup, SessionConf(observers, early=early, live=live_of("RUN", options))) as session:
             session.drive([(config, overrides)], task)
     return session.returns[0]
 
@@ -102,15 +100,13 @@ def multirun(
     _check_overrides(overrides, configs)
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.live.observer import live_here
-        from launcher.session.session import Session, SessionConf
+        from launcher.session.session import Session, SessionConf, live_of
         from launcher.setup.run_setup import RunSetup
 
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=folder, options=options
         )
-        live = live_here("MULTIRUN") if options.live else None
-        with Session(setup, SessionConf(observers, early=early, live=live)) as session:
+        with Session(setup, SessionConf(observers, early=early, live=live_of("MULTIRUN", options))) as session:
             session.drive(_paired(setup.configs, overrides), task)
     return session.returns
 

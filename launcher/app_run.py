@@ -25,6 +25,7 @@ from launcher.runs.folder import Naming
 from launcher.setup.callbacks import build_callbacks, callback_nodes, only_on_hosts
 from launcher.setup.import_memory import import_key, why_import_here
 from launcher.setup.plain_app import PlainAppSetup, script_of_app
+from launcher.util.frozen import frozen
 from remote_agent.config.nodes import literal
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["AppRun", "load_callback", "prepare", "prepare_named"]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class AppRun:
     """A run of an application, checked.
 
@@ -102,8 +103,9 @@ def prepare(
             from launcher.config.job_config import without_secrets
             from launcher.setup.hydra import with_configured
 
-            options = with_configured(options, composition.config)
-            without_secrets(composition.config)
+            config = cast("HydraComposition", composition).config
+            options = with_configured(options, config)
+            without_secrets(config)
         default = LaunchConf()
         usual = {
             name: value for name, value in (usual or {}).items() if getattr(options, name) == getattr(default, name)
@@ -202,14 +204,18 @@ def _check_known(app: Application, options: LaunchConf, config: Any, taken: Snap
     Raises:
         _ImportHereError: they are not, or they need it.
     """
-    from omegaconf import OmegaConf
-
     keys = [_key_of(app, spec, options, taken) for spec in host_specs(None, options)]
-    own = config.get("hydra") if OmegaConf.is_dict(config) else None
-    uses_process = own is not None and "oc.env" in OmegaConf.to_yaml(own)
+    own = config.get("hydra")
+    uses_process = own is not None and _refers_to_variables(own)
     why = why_import_here(keys, uses_process=uses_process)
     if why is not None:
         raise _ImportHereError(why)
+
+
+def _refers_to_variables(node: Any) -> bool:
+    from omegaconf import OmegaConf
+
+    return "oc.env" in OmegaConf.to_yaml(node)
 
 
 def _key_of(app: Application, spec: HostSpec, options: LaunchConf, taken: Snapshot | None) -> str | None:

@@ -19,11 +19,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from launcher.errors import ConfigError, InventoryError
+from launcher.util.frozen import frozen
 from launcher.util.quoting import shown
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ _EXTRA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9 _.,/+@%=:~-]*")
 
 
-@dataclass(frozen=True)
+@frozen
 class HostSpec:
     """One host as the user described it.
 

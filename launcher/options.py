@@ -19,6 +19,7 @@ from typing import Any
 
 from launcher import option_checks as checks
 from launcher.errors import ConfigError
+from launcher.util.frozen import frozen
 from launcher.util.quoting import shown
 
 __all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of"]
@@ -59,7 +60,7 @@ class Form(enum.Enum):
     NONE = enum.auto()
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class Option:
     """What Python, the command line and Hydra need to know of a field of LaunchConf.
 

@@ -118,6 +118,30 @@ def test_importing_the_launcher_is_cheap() -> None:
     assert answer.stdout.strip() == "[]"
 
 
+def test_a_session_imports_only_what_every_run_needs() -> None:
+    """What only some runs need comes when it is needed: SSH and each way of it, environments, output that is shown, the text of an application."""
+    program = (
+        "import sys, launcher\n"
+        "launcher.Session, launcher.run, launcher.multirun\n"
+        "print(*(n for n in sys.modules if n.startswith(('launcher.', 'remote_agent.'))))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    found = answer.stdout.split()
+    folders = ("cli", "demo", "display", "environments", "live", "reproduce", "transports.ssh", "transports.openssh")
+    modules = (
+        "launcher.agents.environment",
+        "launcher.code.application",
+        "launcher.code.application_text",
+        "launcher.code.known_imports",
+        "launcher.code.missing_modules",
+        "launcher.config.interpolations",
+        "launcher.serialization.diagnosis",
+        "launcher.transports.local",
+    )
+    assert not [one for one in found if one.startswith(tuple(f"launcher.{name}" for name in folders))]
+    assert not set(found) & set(modules)
+
+
 def test_little_is_imported_before_the_spare_is_started() -> None:
     """The jobs' Python takes longest to start, so `connect` starts it before it imports what the agent needs."""
     program = (

@@ -17,9 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.agents.connect_limit import ConnectLimit
-from launcher.agents.environment import EnvironmentSender, Source
 from launcher.agents.facts import Disconnected, Fact, Refused, Unusable, WayTaken
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
@@ -31,6 +31,9 @@ from launcher.transports.base import Channel, Transport, Way
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, HEARTBEAT
 from remote_agent.protocol.job_spec import JobSpec
+
+if TYPE_CHECKING:
+    from launcher.agents.environment import Source
 
 __all__ = ["WELCOME_PATIENCE", "AgentConnection", "Blob", "HostPlan"]
 
@@ -274,6 +277,8 @@ class AgentConnection:
         self._replies = threading.Semaphore(MAX_REPLIES)
         sender = None
         if plan.environment is not None:
+            from launcher.agents.environment import EnvironmentSender
+
             self._environment = plan.environment
             # No limit is needed: what it sends was requested once, and nothing is requested again before it arrives.
             sender = EnvironmentSender(

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from launcher.agents.environment import Source
-from launcher.code.known_imports import ImportFacts
+from launcher.util.frozen import frozen
 from remote_agent.protocol import wire
-from remote_agent.protocol.resources import Resources
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+
+if TYPE_CHECKING:
+    from launcher.agents.environment import Source
+    from launcher.code.known_imports import ImportFacts
+    from remote_agent.protocol.resources import Resources
+    from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Blob:
     """Bytes that the host may need. They are read when they are needed."""
 

@@ -10,22 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from launcher.agents import facts
 from launcher.agents.attempt_receiver import AttemptReceiver
 from launcher.agents.checks import check_attempt, short_name, short_texts, shortened
-from launcher.agents.environment import EnvironmentSender
 from launcher.agents.plan import HostPlan, blob_frames, content_frames
-from launcher.code.known_imports import ImportFacts
 from launcher.errors import AgentError, HostBroken
 from launcher.host_limits import TooMuch, check, limit
 from launcher.results.output_folder import OutputFolder
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
-from remote_agent.protocol.environment_spec import HostFacts
 from remote_agent.protocol.fields import is_sha256
+
+if TYPE_CHECKING:
+    from launcher.agents.environment import EnvironmentSender
 
 __all__ = ["SYNC", "FrameReceiver"]
 
@@ -223,6 +223,8 @@ class FrameReceiver:
 
     def _on_pythons(self, header: messages.Pythons, payload: bytes) -> None:
         environment = self._environment_asked()
+        from remote_agent.protocol.environment_spec import HostFacts
+
         environment.describe(HostFacts.from_json(json.loads(payload.decode("utf-8"))))
         self._tell(facts.EnvironmentTold(self.host, "", "resolving", 0, 0))
 
@@ -263,6 +265,8 @@ class FrameReceiver:
                 # This replaces the host's advice to install the module there.
                 error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
         if header["imported"] is not None:
+            from launcher.code.known_imports import ImportFacts
+
             self._plan.remember_import(ImportFacts.of(header["imported"], most=limit("packages")))
         isolation, why = header["isolation"][:40], header["why"][: limit("reason")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, short_texts(header["notes"])))

@@ -22,13 +22,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
 import remote_agent
 from launcher.bootstrap import hydra_fallbacks
 from launcher.errors import LauncherError
+from launcher.util.frozen import frozen
 from launcher.util.user_folders import cache_folder, make_user_folder
 from remote_agent.shared.versions import family_of
 
@@ -47,7 +48,7 @@ class _Source(NamedTuple):
     changed: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Bundle:
     """The agent and what it needs, as one zip.
 

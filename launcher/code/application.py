@@ -30,50 +30,45 @@ import difflib
 import importlib
 import importlib.machinery
 import importlib.util
-import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from launcher.code.application_text import NotInTheText, defines_class, read_function
 from launcher.code.foreign_imports import is_foreign_failure
+from launcher.code.functions import accepts_one_config, innermost, named_function, public_functions, signature_of
 from launcher.code.hydra_entry import (
     HydraEntry,
     entry_at_start,
     entry_of,
     hydra_apps,
     import_noting,
-    innermost,
     last_place,
 )
+from launcher.code.task import check_working_folder
 from launcher.errors import UsageError
+from launcher.util.frozen import frozen
 from remote_agent.job import with_article
 
 __all__ = [
     "Application",
-    "accepts_one_config",
     "application_of",
-    "check_working_folder",
     "import_or_read",
     "is_class_in_text",
     "load_application",
-    "named_function",
     "read_application",
-    "signature_of",
 ]
 
-#: Functions of a module that a message names.
-_MAX_NAMED = 10
 #: The top-level names that are ours.
 _OURS = ("launcher", "remote_agent")
 
 
-@dataclass(frozen=True)
+@frozen
 class Application:
     """The application that a run executes.
 
@@ -127,7 +122,7 @@ class Application:
         return f"{self.module_name}:{self.qualname}"
 
 
-@dataclass(frozen=True)
+@frozen
 class _Place:
     """Where a module is imported from: its name, its file if that is known before, and the folder that is first on `sys.path`."""
 
@@ -177,20 +172,6 @@ def _place_of(text: str) -> tuple[_Place, str]:
     if (colon and not function) or not name:
         raise UsageError(f"{text!r} is not an application: file.py, file.py:function, module or module:function")
     return _place_of_file(name) if _is_file_name(name) else _place_of_module(name), function
-
-
-def check_working_folder() -> None:
-    """Check that the working folder, from which paths and modules are looked up, still exists.
-
-    Raises:
-        UsageError: somebody has removed it.
-    """
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise UsageError(
-            "the folder in which this was started does not exist any more; change to one that does (`cd`), and start again"
-        ) from None
 
 
 def _is_file_name(name: str) -> bool:
@@ -406,25 +387,6 @@ def _folder_on_path(file: Path) -> Path:
 # -- choosing the function -------------------------------------------------------------------------------------------
 
 
-def named_function(module: ModuleType, qualname: str) -> Any:
-    """The object with this name in a module.
-
-    Raises:
-        UsageError: there is none; the message gives the nearest name, or those that exist.
-    """
-    value: Any = module
-    for part in qualname.split("."):
-        try:
-            value = getattr(value, part)
-        except AttributeError:
-            names = [name for name, _ in _functions(module)]
-            near = difflib.get_close_matches(qualname, names, 1)
-            there = ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {there or 'no functions'}"
-            raise UsageError(f"{module.__name__} has no function {qualname!r}; {hint}") from None
-    return value
-
-
 def _named(module: ModuleType, root: Path, qualname: str) -> Application:
     """The function that was named, even if the script decorates it only when it starts Hydra."""
     value = named_function(module, qualname)
@@ -454,7 +416,7 @@ def _chosen(module: ModuleType, root: Path) -> Application:
 
 def _only_fitting(module: ModuleType) -> tuple[str, Any]:
     """The plain function to run if the user named none."""
-    functions = list(_functions(module))
+    functions = list(public_functions(module))
     fitting = [(name, one) for name, one in functions if accepts_one_config(one)]
     for name, one in fitting:
         if name == "main":
@@ -468,39 +430,6 @@ def _only_fitting(module: ModuleType) -> tuple[str, Any]:
         )
     names = ", ".join(f"{module.__name__}:{name}" for name, _ in fitting)
     raise UsageError(f"{module.__name__} has several functions that take one config; say which: {names}")
-
-
-def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public functions that a module itself defines, in the order of their definition."""
-    for name, value in list(vars(module).items()):
-        if not name.startswith("_") and isinstance(value, FunctionType) and value.__module__ == module.__name__:
-            yield name, value
-
-
-def accepts_one_config(task: Any) -> bool:
-    """Whether it can be called with one positional argument; True for what has no signature."""
-    if not callable(task):
-        return False
-    try:
-        signature = inspect.signature(task, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return True
-    try:
-        bound = signature.bind(object())
-    except TypeError:
-        return False
-    inner = getattr(task, "__wrapped__", None)
-    hands_on = any(signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments)
-    # A decorator that takes any arguments passes them on; one that takes a config may change it.
-    return accepts_one_config(inner) if hands_on and callable(inner) else True
-
-
-def signature_of(function: Any) -> str:
-    """Its signature as text; empty if it has none."""
-    try:
-        return str(inspect.signature(function))
-    except (TypeError, ValueError):
-        return "(...)"
 
 
 def _application(

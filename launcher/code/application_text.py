@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+
+from launcher.util.frozen import frozen
 
 __all__ = ["FunctionText", "NotInTheText", "defines_class", "read_function"]
 
@@ -25,7 +26,7 @@ class NotInTheText(Exception):
     """The text does not say it; the message says what."""
 
 
-@dataclass(frozen=True)
+@frozen
 class FunctionText:
     """A function, as the text has it.
 

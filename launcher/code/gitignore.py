@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
+from launcher.util.frozen import frozen
 from remote_agent.shared.globs import FOLDERS, Atom, Glob, any_of, one
 
 __all__ = ["IgnoreRules"]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Rule:
     pattern: Glob
     is_negated: bool

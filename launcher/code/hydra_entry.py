@@ -15,13 +15,14 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.code.functions import innermost
 from launcher.errors import UsageError
+from launcher.util.frozen import frozen
 
-__all__ = ["HydraEntry", "entry_at_start", "entry_of", "hydra_apps", "import_noting", "innermost", "last_place"]
+__all__ = ["HydraEntry", "entry_at_start", "entry_of", "hydra_apps", "import_noting", "last_place"]
 
 #: By the name of a module: the module, and what it started Hydra with when it was imported, or starts it with below its
 #: guard.
@@ -33,7 +34,7 @@ _PARTS = frozenset({"task_function", "config_path", "config_name"})
 _RUNS = "_run_hydra"
 
 
-@dataclass(frozen=True)
+@frozen
 class HydraEntry:
     """The arguments of `@hydra.main`.
 
@@ -122,16 +123,6 @@ def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
         )
     _entries[module.__name__] = (module, entry)
     return entry
-
-
-def innermost(task: Any) -> Any:
-    """Return the user's function inside its wrappers: a decorator, functools.partial, hydra-zen's `zen`."""
-    for _ in range(100):
-        inner = getattr(task, "__wrapped__", None) or getattr(task, "func", None)
-        if inner is None:
-            break
-        task = inner
-    return task
 
 
 def last_place(error: BaseException) -> str:

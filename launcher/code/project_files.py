@@ -16,11 +16,11 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.code.gitignore import IgnoreRules
 from launcher.errors import CodeError
+from launcher.util.frozen import frozen
 
 __all__ = ["IGNORE_FILE", "Project", "find_project"]
 
@@ -53,7 +53,7 @@ _SUBMODULE = "160000 "
 _GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
 
-@dataclass(frozen=True)
+@frozen
 class Project:
     """A project's files by name.
 

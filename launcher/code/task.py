@@ -11,15 +11,14 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.code.application import accepts_one_config, named_function, signature_of
-from launcher.code.hydra_entry import innermost
+from launcher.code.functions import accepts_one_config, innermost, named_function, signature_of
 from launcher.errors import UsageError
 from launcher.serialization.modules import is_installed, main_module_name
+from launcher.util.frozen import frozen
 from remote_agent.hydra.compat import undecorated
 from remote_agent.job import with_article
 
@@ -27,6 +26,7 @@ __all__ = [
     "Script",
     "as_main",
     "check_task",
+    "check_working_folder",
     "main_name",
     "own_sys_path",
     "script_of",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@frozen
 class Script:
     """The script that Python was started with, or would be. Jobs see it in `sys.argv[0]` and in `__main__`.
 
@@ -102,6 +102,20 @@ def _imported(task: str, module: str) -> ModuleType:
         return sys.modules.get(module) or importlib.import_module(module)
     except ImportError as error:
         raise UsageError(f"the task {task!r} cannot be imported: {error}") from error
+
+
+def check_working_folder() -> None:
+    """Check that the working folder, from which paths and modules are looked up, still exists.
+
+    Raises:
+        UsageError: somebody has removed it.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "the folder in which this was started does not exist any more; change to one that does (`cd`), and start again"
+        ) from None
 
 
 def task_name_of(task: Any) -> str:

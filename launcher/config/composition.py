@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from launcher.code.application import Application
-from launcher.config.interpolations import unresolved
 from launcher.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
     from typing_extensions import Self
+
+    from launcher.code.application import Application
 
 __all__ = ["Composition", "hydra_errors"]
 
@@ -39,7 +39,7 @@ class Composition:
         mode: `RUN` or `MULTIRUN`.
         task_name: Hydra's job name.
         config_name: the name of the primary config, if there is one.
-        config: the run's own config, which the run hooks get.
+        config: the run's own config, which the run hooks get. Plain data if that is all it is: omegaconf is not imported for it.
         is_hydra: whether its jobs need Hydra and their configs have a full `hydra` node.
     """
 
@@ -47,7 +47,7 @@ class Composition:
     mode: str
     task_name: str
     config_name: str | None
-    config: DictConfig
+    config: DictConfig | dict[str, Any]
     is_hydra: bool
 
     def job_overrides(self) -> Iterator[tuple[str, ...]]:
@@ -67,7 +67,7 @@ class Composition:
             number *= len(texts)
         return number
 
-    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
+    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig | dict[str, Any]:
         """Compose the config of one job.
 
         Args:
@@ -89,6 +89,8 @@ class Composition:
         Raises:
             ConfigError: one of them cannot be composed; the message says which.
         """
+        from launcher.config.interpolations import unresolved
+
         if self.mode == "RUN":
             for problem in unresolved(self.config):
                 raise ConfigError(f"the config does not resolve: {problem}")
@@ -98,6 +100,8 @@ class Composition:
                 config = self.job_config(0, overrides)
             except ConfigError as error:
                 raise ConfigError(f"{error}\n(composed with {' '.join(overrides)})") from error
+            if isinstance(config, dict):
+                continue
             for problem in unresolved(config):
                 with_ = f"with {' '.join(overrides)} " if overrides else ""
                 raise ConfigError(f"{with_}the config does not resolve: {problem}")

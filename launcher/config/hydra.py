@@ -26,7 +26,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf, open_dict
 
 from launcher.code.application import Application
-from launcher.code.hydra_entry import innermost
+from launcher.code.functions import innermost
 from launcher.config.composition import Composition, hydra_errors
 from launcher.config.job_config import raw_texts
 from launcher.errors import ConfigError
@@ -48,6 +48,7 @@ class HydraComposition(Composition):
         config_loader: Hydra's ConfigLoader, with a cache if possible (see `make_loader`).
     """
 
+    config: DictConfig
     is_hydra = True
 
     def __init__(

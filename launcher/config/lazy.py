@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.interpolations import unresolved
 from launcher.errors import ConfigError
 from remote_agent.config.nodes import make_config
 from remote_agent.job import same, with_article
@@ -36,6 +35,8 @@ def checked_config(config: Any, node: dict[str, Any]) -> DictConfig | LazyConfig
     if (config is None or type(config) is dict) and _is_plain([config, node]):
         return LazyConfig(config, node)
     made = config_with_node(config, node)
+    from launcher.config.interpolations import unresolved
+
     for problem in unresolved(made):
         raise ConfigError(f"the config does not resolve: {problem}")
     return made
@@ -98,6 +99,11 @@ class LazyConfig:
         if self._made is None:
             self._made = config_with_node(*self._parts)
         return self._made
+
+    @property
+    def unread(self) -> dict[str, Any] | None:
+        """Its data without the `hydra` node; None if it was made, because then a hook may have changed it."""
+        return self._parts[0] or {} if self._made is None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (same, (self._made,)) if self._made is not None else (config_with_node, self._parts)

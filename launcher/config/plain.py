@@ -1,6 +1,7 @@
 """The configs of a plain function's run, built from its overrides.
 
-Rule: a plain function needs no Hydra on the host. Only Hydra's override grammar is used, on the controller.
+Rule: a plain function needs no Hydra on the host. Only Hydra's override grammar is used, on the controller, and only where an
+override needs a parser. Otherwise its config is plain data, for which omegaconf is not imported before the host has its command.
 """
 
 from __future__ import annotations
@@ -54,12 +55,17 @@ class PlainComposition(Composition):
                 )
         self.config = self._build([one for one in self._parsed if not one.is_sweep_override()])
 
-    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
+    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig | dict[str, Any]:
         """Compose the config of one job."""
         plain = read_plainly(overrides)
         if plain is not None:
             return _config_of(plain)
         return self._build(_parse(overrides, is_multirun=False))
+
+    def check(self) -> None:
+        """See `Composition.check`. What needs no parser has neither groups nor interpolations."""
+        if self._parsed is not None:
+            super().check()
 
     @staticmethod
     def _build(overrides: list[Override]) -> DictConfig:
@@ -96,12 +102,14 @@ class PlainComposition(Composition):
         return False
 
 
-def _config_of(values: dict[str, Any]) -> DictConfig:
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.create({})
+def _config_of(values: dict[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = {}
     for key, value in values.items():
-        OmegaConf.update(config, key, value)
+        node = config
+        *above, last = key.split(".")
+        for part in above:
+            node = node.setdefault(part, {})
+        node[last] = value
     return config
 
 

@@ -6,7 +6,6 @@ Rule: an error of a hook is shown in full every time. Lines that repeat for many
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from launcher import events
 from launcher.display.base import BaseDisplay
@@ -27,6 +26,7 @@ from launcher.display.text import (
 from launcher.live.lines import LineCutter
 from launcher.live.output import LiveOutput
 from launcher.util.exhaustive import assert_never
+from launcher.util.frozen import frozen
 
 __all__ = ["EventLines", "Line", "LineDisplay"]
 
@@ -38,7 +38,7 @@ PROGRESS_EVERY = 10.0
 TRACEBACK_LINES = 60
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """A line and its tone: `plain`, `good`, `bad`, `warning`, `dim`, `output`, `count`."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from launcher import events
 from launcher.display.text import environment_text, shorten
 from launcher.util.exhaustive import assert_never
+from launcher.util.frozen import frozen
 
 __all__ = ["EnvironmentTally", "FailureGroup", "HostTally", "Row", "Tally"]
 
@@ -101,7 +102,7 @@ class HostTally:
         return len(self.running_jobs)
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """A job that has returned, for the table of the summary. `group` is the index of its distinct failure."""
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from launcher import events
 from launcher.engine.state import OVER, HostPhase, HostState, RunState, UnfinishedJob
 from launcher.engine.stealing import WorkStealing
 from launcher.events import Event
+from launcher.util.frozen import frozen
 
 __all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
 
@@ -27,7 +28,7 @@ _WORKS_AFTER = 10.0
 _PART_OF_SHARE = 0.5
 
 
-@dataclass(frozen=True)
+@frozen
 class Policies:
     """What to do when something fails.
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
 from launcher.runs.journal import JournalReader, Returned, StoredResult
 from launcher.serialization.plain_text import plain_text
+from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
@@ -39,7 +39,7 @@ _NONE = frozenset(pickle.dumps(None, protocol) for protocol in range(2, 6))
 _PLAIN_NONE = encode(None)
 
 
-@dataclass(frozen=True)
+@frozen
 class Decoder:
     """Makes values from the bytes of a run's results.
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from launcher.runs.journal import FOLDER
+from launcher.util.frozen import frozen
 
 __all__ = ["CancelRequest", "ask", "pop_all"]
 
@@ -22,7 +23,7 @@ VERSION = 1
 _FOLDER = "requests"
 
 
-@dataclass(frozen=True)
+@frozen
 class CancelRequest:
     """Cancel the run, or one job of it. `kill`: at once."""
 

@@ -18,12 +18,13 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import RunError
 from launcher.runs.journal_format import FOLDER
+from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean_all
 from launcher.util.user_folders import make_user_folder, state_folder
 
@@ -47,7 +48,7 @@ _MAX_DIGITS = 18
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """A run in the index. `started` is seconds since the epoch. A job that `reproduce` runs again is a run, too."""
 
@@ -70,7 +71,7 @@ class Entry:
         return self.folder / FOLDER
 
 
-@dataclass(frozen=True)
+@frozen
 class RunReference:
     """The run, or job, that the user named as `RUN` or `RUN#NUM`."""
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.pickled import Unpicklable
+from launcher.util.frozen import frozen
 from remote_agent.callbacks.composite import callback_entries
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 
@@ -43,7 +44,7 @@ PART = 500
 _PATHS = ("identity", "known_hosts", "ssh_config")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class RunRecord:
     """A run as its journal describes it.
 

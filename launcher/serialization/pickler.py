@@ -17,15 +17,14 @@ import sys
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import cloudpickle
 
 from launcher.errors import CallbackError, CodeError
-from launcher.serialization.diagnosis import find_unpicklable_part
 from launcher.serialization.modules import main_module_name
+from launcher.util.frozen import frozen
 from remote_agent.by_reference import cached_property, caching, dispatching, resolve
 
 __all__ = ["Dumped", "check_state", "dumps", "loads"]
@@ -42,7 +41,7 @@ _OF_WRAPPER = ("__wrapped__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS
 _STANDARD_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 
-@dataclass(frozen=True)
+@frozen
 class Dumped:
     """A pickle.
 
@@ -221,6 +220,8 @@ def dumps(value: Any, main_module: str | None = None) -> Dumped:
 def _why_not(value: Any, error: BaseException, main_module: str | None) -> str:
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return f"it is nested too deeply to be pickled (Python's recursion limit is {sys.getrecursionlimit()})"
+    from launcher.serialization.diagnosis import find_unpicklable_part
+
     found = find_unpicklable_part(value, lambda one: _dump(one, main_module))
     text = str(error) or type(error).__name__
     if found is None:
@@ -292,6 +293,8 @@ def check_state(name: str, callback: Any, *, has_spec: bool) -> None:
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
+        from launcher.serialization.diagnosis import find_unpicklable_part
+
         path, what = find_unpicklable_part(callback, dump) or ("", "")
         if not path:
             raise CallbackError(f"callback {name!r} cannot be sent to a host: {error}") from error

@@ -8,7 +8,6 @@ takes arrivals.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 import time
 import weakref
@@ -40,6 +39,7 @@ from launcher.session.log import log_problems
 from launcher.session.loop import drive
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
+from launcher.util.frozen import frozen
 
 if TYPE_CHECKING:
     from launcher.agents.plan import HostPlan
@@ -59,7 +59,7 @@ __all__ = ["Observer", "RunSession", "SessionConf"]
 Observer = Callable[[events.Event], None]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class SessionConf:
     """What a session has of this process, besides the setup of its run.
 

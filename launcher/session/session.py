@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.inventory import host_list
-from launcher.live.observer import live_here
 from launcher.options import LaunchConf, options_of
 from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.resumed import ResumedRun
 from launcher.session.run_session import Observer, RunSession, SessionConf
-from launcher.session.thread import SessionThread
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.config.nodes import is_config
@@ -32,8 +30,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.engine.requests import QueuedJob
+    from launcher.live.observer import Live
+    from launcher.session.thread import SessionThread
 
-__all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session", "SessionConf"]
+__all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session", "SessionConf", "live_of"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,15 @@ T = TypeVar("T")
 _CHECK_EVERY = 0.05
 #: Seconds between two checks for requests of other processes while nothing arrives.
 _IDLE = 0.5
+
+
+def live_of(mode: str, options: LaunchConf) -> Live | None:
+    """Return what shows in this process what the jobs print; None if the options do not ask for it."""
+    if not options.live:
+        return None
+    from launcher.live.observer import live_here
+
+    return live_here(mode)
 
 
 class Session(RunSession, concurrent.futures.Executor):
@@ -57,7 +66,7 @@ class Session(RunSession, concurrent.futures.Executor):
         super().__init__(setup, conf)
         #: A process that is forked of ours has the object, but neither its threads nor a part in the run.
         self._process = os.getpid()
-        self._own = SessionThread(self.begin, self._serve, self.wake) if conf.in_own_thread else None
+        self._own = self._own_thread() if conf.in_own_thread else None
         self._has_begun = False
         self._is_closing = False
         #: Whether the exception that ended the run was already raised to a caller.
@@ -92,8 +101,8 @@ class Session(RunSession, concurrent.futures.Executor):
             setup = RunSetup.make(
                 "MULTIRUN", None, [], hosts=hosts, callbacks=callbacks, folder=folder, options=options
             )
-            live = live_here("MULTIRUN") if options.live else None
-            return cls(setup, SessionConf(observers, in_own_thread=True, early=early, live=live))
+            conf = SessionConf(observers, in_own_thread=True, early=early, live=live_of("MULTIRUN", options))
+            return cls(setup, conf)
         except BaseException:
             early.close()
             raise
@@ -134,13 +143,17 @@ class Session(RunSession, concurrent.futures.Executor):
             live=live,
         )
         setup = dataclasses.replace(setup, options=options)
-        shown = live_here(setup.mode) if live else None
-        conf = SessionConf(observers, in_own_thread=True, live=shown)
+        conf = SessionConf(observers, in_own_thread=True, live=live_of(setup.mode, options))
         return ResumedSession(setup, conf, record, configs=configs)
 
     def __enter__(self) -> Self:
         self._ensure_begun()
         return self
+
+    def _own_thread(self) -> SessionThread:
+        from launcher.session.thread import SessionThread
+
+        return SessionThread(self.begin, self._serve, self.wake)
 
     @property
     def _is_forked(self) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.hydra_entry import innermost
+from launcher.code.functions import innermost
 from launcher.code.task import Script, script_of, where_from
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import (

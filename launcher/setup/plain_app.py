@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher.code.task import Script
+from launcher.config.lazy import LazyConfig, checked_config
 from launcher.inventory import host_specs
 from launcher.runs.index import new_run_id
 from launcher.setup.callbacks import callback_nodes
@@ -93,7 +94,9 @@ class PlainAppSetup(RunSetup):
             composition=composition,
             warnings=read_warnings(app),
         )
-        return dataclasses.replace(setup, root_config=setup.with_node(composition.config, None)).with_code(taken)
+        return dataclasses.replace(
+            setup, root_config=checked_config(composition.config, setup.node(None, ()))
+        ).with_code(taken)
 
     def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Compose the job with these overrides now.
@@ -102,15 +105,21 @@ class PlainAppSetup(RunSetup):
         """
         assert self.composition is not None
         composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
-        return super().job(num, task, _without_hydra(composed), overrides)
+        return super().job(num, task, _own_part(composed), overrides)
 
     def arguments(self) -> list[str]:
         """Return the overrides, as in `python my_app.py OVERRIDES`."""
         return list(self.given)
 
 
-def _without_hydra(config: Any) -> Any:
+def _own_part(config: Any) -> Any:
     """Return the application's part of a config."""
+    if isinstance(config, LazyConfig):
+        if config.unread is not None:
+            return config.unread
+        config = config.made
+    if isinstance(config, dict):
+        return config  # it was composed without the `hydra` node
     from omegaconf import OmegaConf
 
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher.agents.plan import Blob, HostPlan
-from launcher.code.known_imports import ImportFacts, remember
-from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import callback_entries
@@ -26,6 +24,7 @@ from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
 
 if TYPE_CHECKING:
+    from launcher.code.known_imports import ImportFacts
     from launcher.code.snapshot import Snapshot
     from launcher.environments.plan import EnvironmentSource
     from launcher.inventory import HostSpec
@@ -83,8 +82,8 @@ class PreparedRun:
             environments_budget=setup.options.environments_budget,
             remember_import=_rememberer(setup.import_keys.get(spec.name)),
             remember_environment=self._environment_rememberer(spec),
-            explain=_explainer(self._with_way(explained, spec), snapshot),
-            explain_job=_explainer(self._with_way(explained_in_job, spec), snapshot),
+            explain=_explainer(self._explain(spec, in_job=False), snapshot),
+            explain_job=_explainer(self._explain(spec, in_job=True), snapshot),
         )
 
     def zygote_of(self, spec: HostSpec) -> ZygoteSpec:
@@ -101,16 +100,15 @@ class PreparedRun:
         facts = told.controller._replace(by_value=self.has_values, values=list(self._all_values[:_MAX_NAMED]))
         return told._replace(controller=facts)
 
-    def _with_way(
-        self, explained: Callable[[Mapping[str, Any], Snapshot, str], str], spec: HostSpec
-    ) -> Callable[[Mapping[str, Any], Snapshot], str]:
+    def _explain(self, spec: HostSpec, *, in_job: bool) -> Callable[[Mapping[str, Any], Snapshot], str]:
         lock = self.setup.locks.get(spec.name)
 
         def explain(error: Mapping[str, Any], snapshot: Snapshot) -> str:
             # It is worked out for the error alone.
+            from launcher.code.missing_modules import explained, explained_in_job
             from launcher.setup.environments import way_to_have
 
-            return explained(error, snapshot, way_to_have(self.setup, lock))
+            return (explained_in_job if in_job else explained)(error, snapshot, way_to_have(self.setup, lock))
 
         return explain
 
@@ -244,6 +242,8 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
 def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     if snapshot is None:
         return "the run sends no project code, and the module belongs to no installed package"
+    from launcher.code.missing_modules import why_it_stayed
+
     return why_it_stayed(file, snapshot)
 
 
@@ -261,7 +261,13 @@ def _explainer(
 
 
 def _rememberer(key: str | None) -> Callable[[ImportFacts], None]:
-    return lambda facts: None if key is None else remember(key, facts)
+    def remember(facts: ImportFacts) -> None:
+        if key is not None:
+            from launcher.code import known_imports
+
+            known_imports.remember(key, facts)
+
+    return remember
 
 
 class _Contents(Mapping[str, Blob]):

@@ -15,10 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.application import check_working_folder
 from launcher.code.snapshot import Snapshot
-from launcher.code.task import Script, check_task, own_sys_path, started_script, task_name_of, where_from
-from launcher.config.interpolations import unresolved
+from launcher.code.task import (
+    Script,
+    check_task,
+    check_working_folder,
+    own_sys_path,
+    started_script,
+    task_name_of,
+    where_from,
+)
 from launcher.config.job_config import without_value
 from launcher.config.lazy import check_config_kind, checked_config, config_with_node, made_now
 from launcher.engine.requests import QueuedJob
@@ -32,7 +38,6 @@ from launcher.runs.index import new_run_id
 from launcher.runs.journal import FOLDER
 from launcher.serialization import pickler as pickling
 from launcher.serialization.modules import main_module_name
-from launcher.serialization.plain_records import finder
 from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.code import take_code
 from launcher.setup.folders import folder_for
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
 
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
+    from launcher.serialization.plain_records import FindType
     from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
@@ -288,10 +294,16 @@ class RunSetup:
         """The decoder that makes values of results."""
         main_module, allowed = self.main_module, self.options.allow_types
         is_main = main_module is not None and main_module_name() == main_module
+
+        def find(policy: str) -> FindType:
+            from launcher.serialization.plain_records import finder
+
+            return finder(allowed, main_module=main_module, is_main=is_main, is_any=policy == "trusted")
+
         return Decoder(
             self.options.results,
             lambda data: pickling.loads(data, main_module=main_module),
-            lambda policy: finder(allowed, main_module=main_module, is_main=is_main, is_any=policy == "trusted"),
+            find,
         )
 
     @property
@@ -452,6 +464,8 @@ class RunSetup:
             failure = ("config", f"{what} cannot be pickled: {type(error).__name__}: {error}")
         # The bytes are searched first, because most configs of most sweeps refer to nothing.
         if b"${" in payload:
+            from launcher.config.interpolations import unresolved
+
             for problem in unresolved(self.with_node(config, num, overrides)):
                 failure = ("config", f"the config does not resolve: {problem}")
                 break

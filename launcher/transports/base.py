@@ -6,13 +6,14 @@ this interface does not know fabric, paramiko or subprocess.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from launcher.util.frozen import frozen
 
 __all__ = ["Channel", "Transport", "Way"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Way:
     """How a host is reached: `fabric` or `openssh` (the `ssh` program), and why so."""
 

@@ -11,16 +11,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from launcher.errors import HostUnreachable
 from launcher.transports.openssh import command as ssh_command
 from launcher.transports.openssh import kept
 from launcher.transports.ssh.config import SshTarget
-from launcher.transports.ssh.connect import SshOptions, resolve
 from launcher.transports.ssh.keys import key_type, public_part
 from launcher.transports.ssh.known_hosts import KnownHosts, host_name
+from launcher.transports.ssh.route import SshOptions, resolve
+from launcher.util.frozen import frozen
 
 __all__ = ["Choice", "choose"]
 
@@ -29,7 +30,7 @@ _TIMEOUT = 10.0
 _USUAL = re.compile(r"id_[a-z0-9_]+")
 
 
-@dataclass(frozen=True)
+@frozen
 class Choice:
     """How a host is reached, and why.
 

@@ -2,19 +2,23 @@
 
 Rule: the choice is made once. When a kept connection ends, fabric follows if it could have been chosen, and else a login
 of the `ssh` program. If neither can log in, the error says which command opens the kept connection again, and the next
-`open` looks for it.
+`open` looks for it. Only the way that is taken is imported.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from launcher.errors import AuthenticationFailed, ConnectionLost, HostError
 from launcher.transports.base import Channel, Transport, Way
 from launcher.transports.choice import Choice, choose
 from launcher.transports.openssh import kept
-from launcher.transports.openssh.transport import OpenSshTransport
-from launcher.transports.ssh.transport import SshOptions, SshTransport
+
+if TYPE_CHECKING:
+    from launcher.transports.openssh.transport import OpenSshTransport
+    from launcher.transports.ssh.route import SshOptions
+    from launcher.transports.ssh.transport import SshTransport
 
 __all__ = ["ChosenTransport"]
 
@@ -90,9 +94,10 @@ class ChosenTransport:
         if choice.name == "fabric":
             with self._lock:
                 if self._own is None and not self._stop.is_set():
-                    own = self._own_login()
-                    if isinstance(own, SshTransport):
-                        own.begin()
+                    self._own = fabric = self._fabric(choice)
+                    fabric.begin()
+                    if self._stop.is_set():
+                        fabric.close()
 
     def _chosen(self) -> Choice:
         with self._choosing:
@@ -108,12 +113,22 @@ class ChosenTransport:
         if self._own is None:
             choice = self._chosen()
             if choice.name == "fabric" or (choice.socket is not None and choice.may_be_fabric):
-                self._own = SshTransport(self.host, self._options, choice.resolved)
+                self._own = self._fabric(choice)
             else:
-                self._own = OpenSshTransport(self.host, self._options, kept_hops=dict(choice.kept_hops))
+                self._own = self._program(kept_hops=dict(choice.kept_hops))
             if self._stop.is_set():
                 self._own.close()
         return self._own
+
+    def _fabric(self, choice: Choice) -> SshTransport:
+        from launcher.transports.ssh.transport import SshTransport
+
+        return SshTransport(self.host, self._options, choice.resolved)
+
+    def _program(self, socket: str | None = None, kept_hops: dict[str, str] | None = None) -> OpenSshTransport:
+        from launcher.transports.openssh.transport import OpenSshTransport
+
+        return OpenSshTransport(self.host, self._options, socket, kept_hops, kept.is_up)
 
     def _opened(self, transport: Transport, command: str, way: Way) -> Channel:
         channel = transport.open(command)
@@ -123,7 +138,7 @@ class ChosenTransport:
     def _open_kept(self, choice: Choice, socket: str, command: str) -> Channel:
         is_first = self._kept is None
         if self._kept is None:
-            self._kept = OpenSshTransport(self.host, self._options, socket, stands=kept.is_up)
+            self._kept = self._program(socket)
             if self._stop.is_set():
                 self._kept.close()
         why = "the kept connection is gone"
@@ -134,9 +149,8 @@ class ChosenTransport:
                 self._check_stop()
                 why = error.message
         own = self._own_login()
-        name = "fabric" if isinstance(own, SshTransport) else "openssh"
         try:
-            return self._opened(own, command, Way(name, why))
+            return self._opened(own, command, Way(own.way.name, why))
         except AuthenticationFailed as error:
             again = f"`launcher connect {self.host}` opens it again"
             raise AuthenticationFailed(

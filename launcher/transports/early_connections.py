@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.inventory import host_specs
 from launcher.transports.factory import begin_transport
-from launcher.transports.ssh.lazy_imports import import_paramiko
 from remote_agent.job import IMPORTING
 
 if TYPE_CHECKING:
@@ -65,6 +64,8 @@ class EarlyConnections:
         if "fabric" in chosen:
             # The handshakes cannot go on without this import. After it they need nothing else from this process for a
             # while. Over a kept connection, nobody needs it.
+            from launcher.transports.ssh.lazy_imports import import_paramiko
+
             with contextlib.suppress(ImportError):  # the run shows it when it connects
                 import_paramiko()
         return early

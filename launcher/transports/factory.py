@@ -1,15 +1,17 @@
 """Makes the transport for a host.
 
-Rule: nothing here waits, and nothing heavy is imported.
+Rule: nothing here waits, and only what a host needs is imported: a run here needs nothing of SSH.
 """
 
 from __future__ import annotations
 
-from launcher.inventory import HostSpec
-from launcher.transports.base import Transport
-from launcher.transports.chosen import ChosenTransport
-from launcher.transports.local import LocalTransport
-from launcher.transports.ssh.connect import SshOptions
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launcher.inventory import HostSpec
+    from launcher.transports.base import Transport
+    from launcher.transports.chosen import ChosenTransport
+    from launcher.transports.ssh.route import SshOptions
 
 __all__ = ["begin_transport", "make_transport", "ssh_options"]
 
@@ -17,6 +19,8 @@ __all__ = ["begin_transport", "make_transport", "ssh_options"]
 def make_transport(spec: HostSpec) -> Transport:
     """Return the transport to a host: SSH, unless the host is `local`."""
     if spec.is_local:
+        from launcher.transports.local import LocalTransport
+
         return LocalTransport(spec.name)
     return _ssh(spec)
 
@@ -30,6 +34,8 @@ def begin_transport(spec: HostSpec) -> ChosenTransport:
 
 def ssh_options(spec: HostSpec) -> SshOptions:
     """Return what the user has said of how to log in to a host."""
+    from launcher.transports.ssh.route import SshOptions
+
     return SshOptions(
         address=spec.address,
         user=spec.user,
@@ -43,4 +49,6 @@ def ssh_options(spec: HostSpec) -> SshOptions:
 
 
 def _ssh(spec: HostSpec) -> ChosenTransport:
+    from launcher.transports.chosen import ChosenTransport
+
     return ChosenTransport(spec.name, ssh_options(spec), spec.ssh or "auto")

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from launcher.errors import HostKeyError, HostUnreachable
 from launcher.transports.ssh.config import SshTarget
-from launcher.transports.ssh.connect import SshOptions
-from launcher.transports.ssh.host_key import HostKeyPolicy
+from launcher.transports.ssh.route import SshOptions
 
 __all__ = ["environment", "over_kept", "own_login", "program", "shown_key_error", "write_config"]
 
@@ -184,6 +183,8 @@ def shown_key_error(
 ) -> HostKeyError | None:
     """Return why a key that was shown is not the host's, in our words; None if that is not known."""
     import base64
+
+    from launcher.transports.ssh.host_key import HostKeyPolicy
 
     try:
         told = [line.split() for line in (folder / "shown").read_text().splitlines()]

@@ -19,13 +19,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from launcher.errors import AuthenticationFailed, HostUnreachable
 from launcher.transports.openssh import command as ssh_command
 from launcher.transports.ssh.config import SshTarget
-from launcher.transports.ssh.connect import SshOptions, resolve
+from launcher.transports.ssh.route import SshOptions, resolve
+from launcher.util.frozen import frozen
 from launcher.util.user_folders import make_user_folder, runtime_folder
 
 __all__ = ["Kept", "close", "connections", "is_up", "kept_hops", "open_kept", "socket_of"]
@@ -37,7 +38,7 @@ _VERSION = 1
 _TIMEOUT = 10.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Kept:
     """A kept connection.
 

@@ -27,7 +27,7 @@ from launcher.transports.openssh.log import SshLog
 from launcher.transports.openssh.messages import Dropped, explain, lost, too_many_sessions
 from launcher.transports.process_channel import ProcessChannel
 from launcher.transports.ssh.config import SshTarget
-from launcher.transports.ssh.connect import SshOptions, resolve
+from launcher.transports.ssh.route import SshOptions, resolve
 
 __all__ = ["OpenSshChannel", "OpenSshTransport"]
 

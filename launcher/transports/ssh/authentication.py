@@ -10,7 +10,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import AuthenticationFailed, ConnectionLost
@@ -25,6 +24,7 @@ from launcher.transports.ssh.keys import (
     with_certificate,
 )
 from launcher.transports.ssh.known_hosts import fingerprint
+from launcher.util.frozen import frozen
 
 if TYPE_CHECKING:
     import paramiko
@@ -38,7 +38,7 @@ _AGENT_TIMEOUT = 60.0
 _NETWORK = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Named:
     """A key or a certificate in a file. The blob is empty if the public key is not known."""
 

@@ -13,10 +13,10 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import InventoryError
+from launcher.util.frozen import frozen
 from launcher.util.quoting import shown
 from remote_agent.shared.globs import host_glob
 
@@ -51,7 +51,7 @@ _LATER = {name: f"%{name}" for name in "HItfK%"}
 _MANY = frozenset(("identityfile", "certificatefile"))
 
 
-@dataclass(frozen=True)
+@frozen
 class SshTarget:
     """Where a connection goes and whom it trusts. Paths are absolute, tokens expanded.
 

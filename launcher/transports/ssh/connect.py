@@ -14,22 +14,23 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import AuthenticationFailed, ConnectionLost, HostError, HostKeyError, HostUnreachable, UsageError
-from launcher.transports.ssh import config
+from launcher.errors import AuthenticationFailed, ConnectionLost, HostError, HostKeyError, HostUnreachable
 from launcher.transports.ssh.authentication import KeyAuthentication
 from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.host_key import HostKeyPolicy
 from launcher.transports.ssh.lazy_imports import import_paramiko
 from launcher.transports.ssh.link import Link
+from launcher.transports.ssh.route import SshOptions, resolve
 from launcher.transports.ssh.sockets import open_proxy, open_socket
+from launcher.util.frozen import frozen
 
 if TYPE_CHECKING:
     import paramiko
 
-__all__ = ["SshOptions", "connect", "resolve", "word"]
+__all__ = ["connect", "word"]
 
 _PHASE = "connect"
 _WINDOW = 8 << 20
@@ -45,38 +46,11 @@ _LOG = "hydra_remote_launcher.paramiko"
 #: The preferred ones come first. All others that paramiko knows (CBC, 3DES, MD5, SHA-1) are off.
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
-_MAX_HOPS = 8
 #: A host that drops connections before the handshake (MaxStartups, penalties) is tried again this often, after pauses
 #: that begin with this many seconds and double.
 _RETRIES = 6
 _FIRST_DELAY = 0.2
 _SHEDDING = (b"Exceeded MaxStartups", b"Not allowed at this time")
-
-
-@dataclass(frozen=True)
-class SshOptions:
-    """How to reach one host, as far as ssh's configuration does not say it.
-
-    Attributes:
-        address: host name, address or alias of ~/.ssh/config.
-        user, port: override the configuration.
-        identity: the path of the only key to offer.
-        known_hosts: the path of the only known_hosts file to use, also for jump hosts.
-        config_file: read instead of ~/.ssh/config and /etc/ssh/ssh_config.
-        fingerprint: of the host's key, `SHA256:...`; overrides known_hosts.
-        is_accept_new: add an unknown (never a changed) key to known_hosts.
-        connect_timeout: seconds for each step, if ssh's configuration does not set it.
-    """
-
-    address: str
-    user: str | None = None
-    port: int | None = None
-    identity: str | None = None
-    known_hosts: str | None = None
-    config_file: str | None = None
-    fingerprint: str | None = None
-    is_accept_new: bool = False
-    connect_timeout: float = 15.0
 
 
 class _Dropped(Exception):
@@ -118,21 +92,6 @@ def connect(
     return chain
 
 
-def resolve(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]]:
-    """Return what ssh's configuration says of the host, and of the jump hosts on the way, the nearest first.
-
-    Raises:
-        HostUnreachable: the configuration cannot be used.
-    """
-    try:
-        target = config.resolve(
-            options.address, options.user, options.port, config_file=options.config_file, is_any_login=True
-        )
-        return target, _hops(target, options.config_file)
-    except UsageError as error:
-        raise HostUnreachable(host, "resolve", str(error), "check the host's name and ~/.ssh/config") from None
-
-
 def _allowed(
     host: str, options: SshOptions, resolved: tuple[SshTarget, list[SshTarget]]
 ) -> tuple[SshTarget, list[SshTarget]]:
@@ -163,46 +122,7 @@ def _allowed(
     return target, hops
 
 
-def _hops(target: SshTarget, config_file: str | None, seen: tuple[str, ...] = ()) -> list[SshTarget]:
-    """Return the jump hosts, the nearest first. The first one's own ProxyJump counts, as in ssh.
-
-    A ProxyJump under `Host *` also applies to the jump host itself, where it is ignored.
-    """
-    if not target.proxy_jump:
-        return []
-    if len(seen) >= _MAX_HOPS or target.alias in seen:
-        raise UsageError(f"ProxyJump makes a loop: {' -> '.join((*seen, target.alias))}")
-    hops: list[SshTarget] = []
-    for number, text in enumerate(target.proxy_jump):
-        user, address, port = _parse_hop(text)
-        if address == target.alias:
-            return []
-        hop = config.resolve(address, user, port, config_file=config_file, is_any_login=True)
-        if number == 0:
-            hops.extend(_hops(hop, config_file, (*seen, target.alias)))
-        else:
-            hop = replace(hop, proxy_command=None)
-        hops.append(hop)
-    return hops
-
-
-def _parse_hop(text: str) -> tuple[str | None, str, int | None]:
-    user, _, rest = text.removeprefix("ssh://").rpartition("@")
-    if ":" in user:
-        raise UsageError(f"ProxyJump {text!r}: it must not hold a password")
-    if rest.startswith("["):
-        address, _, port = rest[1:].partition("]")
-        port = port.removeprefix(":")
-    elif rest.count(":") == 1:
-        address, _, port = rest.partition(":")
-    else:
-        address, port = rest, ""
-    if port and not (port.isascii() and port.isdigit()):
-        raise UsageError(f"ProxyJump {text!r}: the port is not a number")
-    return user or None, address, int(port) if port else None
-
-
-@dataclass(frozen=True)
+@frozen
 class _Attempts:
     """One connection of the chain.
 

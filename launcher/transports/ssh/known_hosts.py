@@ -18,10 +18,10 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from launcher.util.frozen import frozen
 from remote_agent.shared.disk import sync_fd
 from remote_agent.shared.globs import host_glob
 
@@ -42,7 +42,7 @@ class Verdict(Enum):
     """This key is unknown; a certificate authority vouches for the host, which is not supported."""
 
 
-@dataclass(frozen=True)
+@frozen
 class KnownKey:
     """One line that is about a host.
 

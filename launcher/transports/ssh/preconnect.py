@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher.errors import ConnectionLost, HostError
-from launcher.transports.ssh.connect import SshOptions, connect
+from launcher.transports.ssh.connect import connect
+from launcher.transports.ssh.route import SshOptions
 
 if TYPE_CHECKING:
     from launcher.transports.ssh.config import SshTarget

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import AgentError, ConnectionLost
 from launcher.host_limits import limit
 from launcher.transports.base import Way
-from launcher.transports.ssh.connect import SshOptions, connect, word
+from launcher.transports.ssh.connect import connect, word
 from launcher.transports.ssh.preconnect import Preconnection
+from launcher.transports.ssh.route import SshOptions
 from launcher.transports.ssh.sockets import EagerSocket
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from launcher.transports.ssh.config import SshTarget
     from launcher.transports.ssh.link import Link
 
-__all__ = ["SshChannel", "SshOptions", "SshTransport"]
+__all__ = ["SshChannel", "SshTransport"]
 
 _PHASE = "session"
 #: Bytes of one send. Paramiko takes minutes for one call with 160 MB, and half a second for parts of this size.

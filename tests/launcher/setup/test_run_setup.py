@@ -1,6 +1,7 @@
 """A run's setup is checked once, does not change afterwards, and every host is told the same."""
 
 import dataclasses
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import launcher
 from launcher.app_run import prepare
 from launcher.code.application import load_application
+from launcher.config.lazy import made_now
 from launcher.errors import UsageError
 from launcher.options import LaunchConf
 from launcher.runs.journal import FOLDER, JournalReader
@@ -95,6 +97,47 @@ def test_the_code_of_a_package_is_taken_once(tmp_path: Path, monkeypatch: pytest
         app_run.close()
         for name in ("mypackage", "mypackage.app"):
             sys.modules.pop(name, None)
+
+
+def test_a_plain_app_with_plain_overrides_needs_no_omegaconf_until_its_hosts_start(tmp_path: Path) -> None:
+    """Up to the job's bytes nothing imports it, nor Hydra. With a list, which needs Hydra's parser, both are imported."""
+    (tmp_path / "plain_one.py").write_text("def main(config):\n    return 1\n")
+    program = (
+        "import sys\n"
+        "from launcher.app_run import prepare_named\n"
+        "from launcher.options import LaunchConf\n"
+        "app_run = prepare_named(sys.argv[1], 'plain_one.py', sys.argv[2:], options=LaunchConf())\n"
+        "setup = app_run.setup\n"
+        "job = setup.job(0, setup.task, None, tuple(sys.argv[2:]))\n"
+        "print(job.failure, sorted({'omegaconf', 'hydra'} & set(sys.modules)), setup.pickler.loads(job.payload)['config'])\n"
+    )
+
+    def said(*words: str) -> str:
+        command = [sys.executable, "-c", program, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert said("RUN", "x=1", "a.b=word") == "None [] {'x': 1, 'a': {'b': 'word'}}"
+    assert said("RUN") == "None [] {}"
+    assert said("MULTIRUN", "x=2") == "None [] {'x': 2}"
+    assert said("RUN", "x=[1]") == "None ['hydra', 'omegaconf'] {'x': [1]}"
+
+
+def test_what_a_start_hook_changes_in_the_config_of_a_plain_app_reaches_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the config is made only because the hook reads it. The `hydra` node stays here."""
+    (tmp_path / "plain_two.py").write_text("def main(config):\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    setup = prepare("RUN", load_application("plain_two.py"), ["x=1"], options=LaunchConf()).setup
+    try:
+        config = made_now(setup.root_config)
+        assert config.hydra.job.name == "plain_two"
+        config.x = 5
+        sent = setup.pickler.loads(setup.job(0, setup.task, None, ()).payload)["config"]
+        assert sent == {"x": 5}
+    finally:
+        sys.modules.pop("plain_two", None)
 
 
 def test_the_description_for_hosts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

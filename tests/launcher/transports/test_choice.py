@@ -16,7 +16,7 @@ from launcher.errors import HostUnreachable
 from launcher.transports import choice
 from launcher.transports.choice import choose
 from launcher.transports.openssh import kept
-from launcher.transports.ssh.connect import SshOptions
+from launcher.transports.ssh.route import SshOptions
 from tests.requirements import need_programs
 
 pytestmark = pytest.mark.usefixtures("runtime_folder")

@@ -11,7 +11,7 @@ from launcher.errors import AuthenticationFailed, ConnectionLost
 from launcher.transports.base import Channel, Way
 from launcher.transports.chosen import ChosenTransport
 from launcher.transports.openssh import kept
-from launcher.transports.ssh.connect import SshOptions
+from launcher.transports.ssh.route import SshOptions
 
 _PATIENCE = 30.0
 

@@ -39,7 +39,8 @@ from launcher.transports.ssh.authentication import KeyAuthentication
 from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.keys import plain_of, public_part
 from launcher.transports.ssh.known_hosts import fingerprint
-from launcher.transports.ssh.transport import SshOptions, SshTransport
+from launcher.transports.ssh.route import SshOptions
+from launcher.transports.ssh.transport import SshTransport
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.requirements import need_programs
 

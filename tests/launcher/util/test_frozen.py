@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import importlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from launcher import events
-from launcher.agents import facts
-from launcher.engine import requests
+import launcher
 from launcher.util.frozen import frozen
 
 
@@ -99,18 +100,34 @@ def test_can_be_pickled_and_be_a_key() -> None:
     assert len({made, Ours(1.0), Ours(2.0)}) == 2
 
 
+def test_does_not_write_what_must_not_be_shown() -> None:
+    """A field with `repr=False`, which may be a secret."""
+
+    @frozen
+    class Secret:
+        name: str
+        value: str = field(repr=False)
+
+    assert repr(Secret("a", "hidden")).endswith("Secret(name='a')")
+    assert dataclasses.replace(Secret("a", "hidden"), name="b").value == "hidden"
+
+
 def test_no_field_is_of_a_kind_that_is_not_for_it() -> None:
-    """Every class that is made so has plain fields alone."""
-    made = [
+    """Every class of ours that is made so has plain fields alone, and no `__post_init__`, which would not be called."""
+    root = Path(launcher.__file__).parent
+    files = [one for one in root.rglob("*.py") if "from launcher.util.frozen import frozen" in one.read_text("utf-8")]
+    modules = [importlib.import_module(".".join(one.relative_to(root.parent).with_suffix("").parts)) for one in files]
+    made = {
         one
-        for module in (events, facts, requests)
+        for module in modules
         for one in vars(module).values()
-        if isinstance(one, type) and dataclasses.is_dataclass(one) and one.__module__ == module.__name__
-    ]
-    assert len(made) > 40
-    assert all(
-        one.init and one.compare and one.repr and not one.kw_only for cls in made for one in dataclasses.fields(cls)
-    )
+        if isinstance(one, type) and vars(one).get("__init__") is vars(Ours)["__init__"]
+    }
+    assert len(made) > 70
+    for one in made:
+        assert not hasattr(one, "__post_init__")
+        assert not any(isinstance(value, functools.cached_property) for value in vars(one).values())
+        assert all(each.init and each.compare and not each.kw_only for each in dataclasses.fields(one))
 
 
 def test_what_it_refuses_does_not_tell_what_it_was_given() -> None:

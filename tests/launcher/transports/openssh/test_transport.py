@@ -17,7 +17,7 @@ from launcher.transports.base import Channel
 from launcher.transports.openssh import kept
 from launcher.transports.openssh.log import SshLog
 from launcher.transports.openssh.transport import OpenSshTransport
-from launcher.transports.ssh.connect import SshOptions
+from launcher.transports.ssh.route import SshOptions
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.requirements import need_programs
 
