@@ -9,7 +9,7 @@ import pytest
 
 from launcher.demo.server import DemoServer
 from launcher.transports.openssh import kept
-from launcher.transports.ssh.connect import SshOptions
+from launcher.transports.ssh.route import SshOptions
 from tests.requirements import need_programs
 
 

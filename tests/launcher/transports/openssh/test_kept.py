@@ -11,32 +11,7 @@ import pytest
 from launcher.demo.server import DemoServer
 from launcher.errors import AuthenticationFailed, HostKeyError, HostUnreachable
 from launcher.transports.openssh import kept
-<<<<<<< HEAD
-from launcher.transports.ssh.connect import SshOptions
-=======
 from launcher.transports.ssh.route import SshOptions
-from tests.requirements import need_programs
-
-
-@pytest.fixture(autouse=True)
-def _programs() -> None:
-    need_programs("ssh")
-
-
-@pytest.fixture
-def server() -> Iterator[DemoServer]:
-    """A server whose files and logins only this test uses."""
-    with DemoServer() as server:
-        yield server
-
-
-@pytest.fixture
-def how(server: DemoServer, runtime_folder: Path) -> Iterator[SshOptions]:
-    """How to reach it. What is kept at the end is closed."""
-    yield SshOptions(server.alias, config_file=str(server.ssh_config))
-    for one in kept.connections():
-        kept.close(one.socket)
->>>>>>> w-warm2
 
 
 def test_one_login_is_kept(server: DemoServer, how: SshOptions, runtime_folder: Path) -> None:
