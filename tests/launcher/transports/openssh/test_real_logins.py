@@ -421,7 +421,7 @@ class TestOnTheWay:
             host.ssh_config.write_text(f"{text}  ControlPath {socket}\n")
             run("ssh", "-F", host.ssh_config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-N", host.name)
             with host.without_login():
-                assert say(host) == ("in\n", "openssh", "your own ControlMaster to the host stands")
+                assert say(host) == ("in\n", "openssh", "your own ControlMaster to the host is open")
                 assert kept.is_up(socket)
                 unchecked = text.replace("StrictHostKeyChecking yes", "StrictHostKeyChecking no")
                 host.ssh_config.write_text(f"{unchecked}  ControlPath {socket}\n")
