@@ -132,7 +132,7 @@ def host_list(hosts: Any) -> list[Any] | None:
         raise InventoryError(f"hosts: {shown(hosts)} is not a list of hosts")
     given = list(hosts)
     if not given:
-        raise InventoryError("hosts: the list is empty; to run on this machine leave it out, or say 'local'")
+        raise InventoryError("hosts: the list is empty; to run on this machine leave it out, or write 'local'")
     return given
 
 
@@ -221,7 +221,7 @@ def _parse_address(where: str, text: str) -> HostSpec:
             "an IPv6 address with a port in brackets)"
         )
     if address == LOCAL and (user is not None or port is not None):
-        raise InventoryError(f"{where}: 'local' is this machine without SSH; for SSH to this machine say 'localhost'")
+        raise InventoryError(f"{where}: 'local' is this machine without SSH; for SSH to this machine write 'localhost'")
     name = rest if port is None else f"{address if ':' not in address else f'[{address}]'}:{port}"
     if rest.startswith("[") and port is None:
         name = address

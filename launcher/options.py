@@ -130,7 +130,13 @@ class LaunchConf:
         ),
     )
     python: str | None = _field(
-        None, Option(checks.text, "The Python of the jobs, on hosts that set none.", Group.HOSTS, metavar="PATH")
+        None,
+        Option(
+            checks.text,
+            "The Python that runs the jobs, on hosts whose settings name none.",
+            Group.HOSTS,
+            metavar="PATH",
+        ),
     )
     environment: str | None = _field(
         None,
@@ -177,7 +183,7 @@ class LaunchConf:
         "50GiB",
         Option(
             checks.parse_size,
-            "What environments may take on a host. Before another one is built, those go that no job uses, the longest unused first.",
+            "How much disk environments may take on a host. Before another one is built, those that no job uses are removed, the longest unused first.",
             Group.HOSTS,
             metavar="SIZE",
         ),
@@ -186,7 +192,7 @@ class LaunchConf:
         (),
         Option(
             checks.texts,
-            "Shell lines that every host runs before that Python starts, such as `module load cuda`.",
+            "Shell lines that every host runs before it starts the jobs' Python, such as `module load cuda`.",
             Group.HOSTS,
             Form.TEXTS,
             metavar="LINE",
@@ -218,8 +224,8 @@ class LaunchConf:
         "10m",
         Option(
             checks.duration_or_zero,
-            "For how long after a run a host keeps an interpreter that has imported the packages of the app, so that the next run starts at "
-            "once. 0: none.",
+            "How long a host keeps an interpreter after a run, with the packages of the app imported, so that the next run starts at once. "
+            "0: not at all.",
             Group.HOSTS,
             metavar="DURATION",
         ),
@@ -419,12 +425,17 @@ class LaunchConf:
         "fabric",
         "openssh",
         group=Group.HOSTS,
-        help="What logs in. fabric: Python alone, with keys; openssh: the `ssh` program, for all that it can do; auto: openssh where "
+        help="Which program logs in. fabric: Python alone, with keys; openssh: the `ssh` program, with all that it can do; auto: openssh where "
         "`launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.",
     )
     workdir: str | None = _field(
         None,
-        Option(checks.workdir, "The folder for cache and state, on hosts that set none.", Group.HOSTS, metavar="DIR"),
+        Option(
+            checks.workdir,
+            "The folder for cache and state, on hosts whose settings name none.",
+            Group.HOSTS,
+            metavar="DIR",
+        ),
     )
 
     def __post_init__(self) -> None:

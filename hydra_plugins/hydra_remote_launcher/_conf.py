@@ -25,7 +25,7 @@ class RemoteLauncherConf:
     hosts: Any = field(default_factory=list)
     #: A YAML file of hosts with their settings. They are added to the other hosts.
     hosts_file: str | None = None
-    #: The Python of the jobs, on hosts that set none.
+    #: The Python that runs the jobs, on hosts whose settings name none.
     python: str | None = None
     #: The packages of the jobs: a uv.lock, pylock.toml, requirements.txt or script of yours, `script` for the app's own
     #: block, or `auto` for what the project has. Hosts get an environment with exactly these.
@@ -36,17 +36,17 @@ class RemoteLauncherConf:
     groups: list[str] = field(default_factory=list)
     #: The time for each step of making an environment: resolving, building a wheel, installing.
     environment_timeout: Any = 1800.0
-    #: What environments may take on a host. Before another one is built, those go that no job uses, the longest unused
-    #: first.
+    #: How much disk environments may take on a host. Before another one is built, those that no job uses are removed,
+    #: the longest unused first.
     environments_budget: Any = "50GiB"
-    #: Shell lines that every host runs before that Python starts, such as `module load cuda`.
+    #: Shell lines that every host runs before it starts the jobs' Python, such as `module load cuda`.
     setup: list[str] = field(default_factory=list)
     #: Variables for the jobs. Their values are not written to any file.
     env: dict[str, Any] = field(default_factory=dict)
     #: Names of variables of this process that the jobs get, too.
     forward_env: list[str] = field(default_factory=list)
-    #: For how long after a run a host keeps an interpreter that has imported the packages of the app, so that the next
-    #: run starts at once. 0: none.
+    #: How long a host keeps an interpreter after a run, with the packages of the app imported, so that the next run
+    #: starts at once. 0: not at all.
     warm: Any = "10m"
     #: What each job needs: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each
     #: with CPUs and GPUs of its own.
@@ -95,10 +95,11 @@ class RemoteLauncherConf:
     max_output_bytes: Any = "64MiB"
     #: Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.
     accept_new_host_keys: bool = False
-    #: What logs in. fabric: Python alone, with keys; openssh: the `ssh` program, for all that it can do; auto: openssh
-    #: where `launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.
+    #: Which program logs in. fabric: Python alone, with keys; openssh: the `ssh` program, with all that it can do;
+    #: auto: openssh where `launcher connect` keeps a connection, or where ssh's configuration asks for what fabric
+    #: cannot do.
     ssh: str = "auto"
-    #: The folder for cache and state, on hosts that set none.
+    #: The folder for cache and state, on hosts whose settings name none.
     workdir: str | None = None
     # The end of what is written.
 

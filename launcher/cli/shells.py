@@ -129,7 +129,9 @@ def answer(environ: Mapping[str, str] = os.environ) -> int:
                 return 0 if offered else 1
             text = "\n".join(f"{word}\t{' '.join(meaning.split())}" if meaning else word for word, meaning in offered)
         case _:
-            raise UsageError(f"_LAUNCHER_COMPLETE={asked[:50]!r} is set, and no shell of ours asks so; unset it")
+            raise UsageError(
+                f"_LAUNCHER_COMPLETE={asked[:50]!r} is set, which no completion script of ours sets; unset it"
+            )
     print(text)
     return 0
 

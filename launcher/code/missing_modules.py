@@ -85,11 +85,11 @@ def why_it_stayed(file: str, snapshot: Snapshot) -> str:
     name = os.path.relpath(os.path.realpath(file), root)
     if name.startswith(".."):
         return (
-            f"it lies outside the project ({root}), so it is not sent: move it into the project, or make it a package "
+            f"it is outside the project ({root}), so it is not sent: move it into the project, or make it a package "
             "and install that where the jobs run"
         )
     line = "!" + re.sub(r"([*?\[\\])", r"\\\1", name)
     return (
-        f"git, a .gitignore or {IGNORE_FILE} ignores it, so it is not sent: the line `{line}` at the end of "
-        f"{Path(root, IGNORE_FILE)} brings it"
+        f"git, a .gitignore or {IGNORE_FILE} ignores it, so it is not sent; to send it, add the line `{line}` at the end of "
+        f"{Path(root, IGNORE_FILE)}"
     )

@@ -231,7 +231,7 @@ def _by_walking(root: Path) -> Project:
     shared = {Path("/"), Path(os.path.realpath(os.path.expanduser("~"))), Path(os.path.realpath(tempfile.gettempdir()))}
     if root in shared:
         raise CodeError(
-            f"the application lies in {root} itself, and that whole folder would be sent to the hosts. Put it into a "
+            f"the application is in {root} itself, and that whole folder would be sent to the hosts. Put it into a "
             "folder of its own, or into a git repository"
         )
     names = list(_walked(root, ""))

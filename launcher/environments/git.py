@@ -36,7 +36,7 @@ def git_address(url: str, commit: str, subdirectory: str | None) -> str:
     """
     if urlsplit(url).scheme not in _PROTOCOLS or not _COMMIT.fullmatch(commit):
         raise PackagesError(
-            f"environment: {url!r} at {commit[:80]!r} is no commit that git can fetch ({', '.join(_PROTOCOLS)})"
+            f"environment: {url!r} at {commit[:80]!r} is not a commit that git can fetch ({', '.join(_PROTOCOLS)})"
         )
     folder = folder_in(url, subdirectory)
     return f"{_PREFIX}{url}@{commit}" + (f"#subdirectory={quote(folder)}" if folder else "")

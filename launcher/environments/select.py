@@ -66,12 +66,12 @@ def choose(lock: Lock, facts: HostFacts, python: PythonFacts) -> list[Chosen]:
     except ImportError:
         raise PackagesError(
             "environment: packaging 26.1 or later is needed on this machine; "
-            "`pip install 'hydra-remote-launcher[environments]'` brings it"
+            "install it with `pip install 'hydra-remote-launcher[environments]'`"
         ) from None
     try:
         pylock = Pylock.from_dict(read_toml(lock.text))
     except (ValueError, PylockValidationError) as error:
-        raise PackagesError(f"environment: {lock.name} is no {_FORMAT}: {error}") from None
+        raise PackagesError(f"environment: {lock.name} is not a valid {_FORMAT}: {error}") from None
     try:
         found = list(
             pylock.select(

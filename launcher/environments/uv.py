@@ -39,7 +39,7 @@ def uv_program() -> str:
         return str(find_uv_bin())
     except (ImportError, FileNotFoundError):
         raise PackagesError(
-            "environment: uv is needed on this machine; `pip install 'hydra-remote-launcher[environments]'` brings it"
+            "environment: uv is needed on this machine; install it with `pip install 'hydra-remote-launcher[environments]'`"
         ) from None
 
 

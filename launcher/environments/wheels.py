@@ -231,7 +231,7 @@ def _why(chosen: Chosen, error: Exception, status: int | None) -> str:
     reason = f"status {status}" if status is not None else str(getattr(error, "reason", error))
     step = ""
     if status in (401, 403):
-        step = "; its index wants credentials: put them into ~/.netrc, or into UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD, here"
+        step = "; its index asks for credentials: put them into ~/.netrc, or into UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD, here"
     return f"environment: {address} cannot be fetched: {reason}{step}"
 
 

@@ -224,7 +224,7 @@ def _there(entry: Entry) -> Entry:
     if not entry.is_there:
         raise RunError(
             f"run {entry.run}: its folder {entry.folder} is gone, and its journal with it; "
-            "if it was moved, name the new folder; 'launcher clean' forgets such runs"
+            "if it was moved, name the new folder; 'launcher clean' removes such runs from the list"
         )
     return entry
 

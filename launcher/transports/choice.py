@@ -72,10 +72,10 @@ def choose(host: str, options: SshOptions, asked: str) -> Choice:
     may_be_fabric = asked == "auto" and not needs
     socket, whose = _kept_connection(options, target)
     if socket is not None:
-        return Choice("openssh", f"{whose} to the host stands", socket, (), may_be_fabric)
+        return Choice("openssh", f"{whose} to the host is open", socket, (), may_be_fabric)
     sockets = kept.kept_hops(options, hops)
     if sockets:
-        why = f"a kept connection to the jump host {min(sockets)} stands"
+        why = f"a kept connection to the jump host {min(sockets)} is open"
         return Choice("openssh", why, None, tuple(sorted(sockets.items())), may_be_fabric)
     if asked == "openssh":
         return Choice("openssh", "it was asked for")

@@ -400,7 +400,7 @@ def _of_torch(torch: Any, value: Any, kind: type, need: Callable[[int], None]) -
         return None
     name = str(value.dtype).partition(".")[2]
     if value.device.type != "cpu":
-        raise _Unsaid("it lies on {}; its .cpu() has a plain form".format(value.device))
+        raise _Unsaid("it is on {}; its .cpu() has a plain form".format(value.device))
     if value.layout is not torch.strided or name not in _TORCH_DTYPES or sys.byteorder != "little":
         raise _Unsaid("tensors of {} and {} have no plain form".format(value.dtype, value.layout))
     need(value.numel() * value.element_size())

@@ -193,7 +193,7 @@ def _confirm(total: int) -> bool:
 
     if not sys.stdin.isatty():
         raise UsageError("nothing was removed, because there is no terminal to ask on; use --yes")
-    print(f"Remove everything that is listed as to be removed ({size(total)})? [y/N]: ", end="", flush=True)
+    print(f"Remove everything that is marked 'to be removed' ({size(total)})? [y/N]: ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -68,7 +68,7 @@ def chosen_hosts(names: list[str] | None, hosts_file: str | None) -> list[HostSp
     told = {spec.name: spec for spec in load_hosts_file(hosts_file)} if hosts_file else {}
     chosen = [told.get(name) or parse_host(name) for name in names] if names else list(told.values())
     if not chosen:
-        raise UsageError("no host: name one, or a file of them with --hosts")
+        raise UsageError("no host was named: name one, or a file of hosts with --hosts")
     for spec in chosen:
         if spec.is_local:
             raise UsageError(f"{spec.name} is this machine, which needs no connection")

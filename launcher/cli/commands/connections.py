@@ -8,7 +8,7 @@ __all__ = ["connections"]
 
 
 def connections(is_json: arguments.Json = False) -> None:
-    """List the kept connections, the oldest first, and whether they stand."""
+    """List the kept connections, the oldest first, and whether they are up."""
     import dataclasses
 
     from launcher.display.text import clock, seconds

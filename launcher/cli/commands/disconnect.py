@@ -27,7 +27,7 @@ def disconnect(hosts: _Hosts = None, is_all: _All = False) -> None:
     from launcher.transports.openssh import kept
 
     if bool(hosts) == is_all:
-        raise UsageError("name the hosts, or say --all")
+        raise UsageError("name the hosts, or use --all")
     there = kept.connections()
     for name in hosts or [one.socket for one in there]:
         found = [one for one in there if name in (one.host, one.login, one.socket)]

@@ -74,7 +74,7 @@ def environments(
 ) -> None:
     """List the environments of packages on HOSTs: size, age, last use, and the runs that use each one now.
 
-    Its own size is what its removal frees. What it shares are files that other environments, or the cache, have too.
+    The size of its own is what removing it frees. Shared files are also used by other environments or by the cache.
     """
     if key is not None and not re.fullmatch(r"[0-9a-f]{1,64}", key):
         raise UsageError(f"--key: {shown(key)} is not the beginning of a key, which has the digits 0 to 9 and a to f")

@@ -40,7 +40,7 @@ _Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and t
 def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Quiet = False, **given: Any) -> None:
     """Build the environment of packages on HOSTs, and run nothing.
 
-    `auto` looks in this folder, and above it up to that of the repository. The exit code is 0 if every host has its
+    `auto` looks in this folder and in those above it, up to the repository's. The exit code is 0 if every host has its
     environment, and 3 if one has not.
     """
     from launcher.cli.runner import output

@@ -113,7 +113,7 @@ def _print(done: Reproduction, policy: str) -> int:
 def _environment(done: Reproduction) -> str:
     before = done.environment_before
     if not done.environment:
-        return f"it ran without the environment that it had ({before[:12]}); --exact brings it along"
+        return f"it ran without the environment that it had ({before[:12]}); --exact uses it"
     key = f"environment {done.environment[:12]}"
     if not before:
         return key

@@ -113,7 +113,7 @@ def _on_way(told: _Told) -> HostError | Dropped:
         )
     if told.has("Host key verification failed"):
         return _key_error(told)
-    return _where(told) or Dropped(f"the way to the host ended ({told.words})")
+    return _where(told) or Dropped(f"a connection on the way to the host ended ({told.words})")
 
 
 def _no_handshake(told: _Told, target: SshTarget, log: SshLog, before: tuple[str, ...]) -> HostError | Dropped:

@@ -280,7 +280,7 @@ class Environments:
             self._store.sync(key)
         except OSError as error:
             # It works until the power fails, and then it is built again.
-            sys.stderr.write("environment {}: cannot be brought to the disk: {}\n".format(key, error))
+            sys.stderr.write("environment {}: cannot be synced to the disk: {}\n".format(key, error))
 
     def _fail(self, message: str) -> None:
         self._give_back()
@@ -359,7 +359,7 @@ class Environments:
 
 def _told(gone: Evicted) -> str:
     number = len(gone.keys)
-    return "{} removed ({}), which no job used; the others have {:.1f} GiB".format(
+    return "{} removed ({}), which no job used; the others take {:.1f} GiB".format(
         "an old environment was" if number == 1 else "{} old environments were".format(number),
         "{:.1f} MiB".format(gone.bytes / (1 << 20)),
         gone.total / (1 << 30),

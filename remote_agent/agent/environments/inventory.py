@@ -174,7 +174,7 @@ class EnvironmentInventory:
         if not os.path.exists(os.path.join(path, "bin", "python")):
             return "its Python, {}, is gone".format(spec.python)
         if self._store.is_doubtful(key):
-            return "the machine was started again before it was on the disk"
+            return "the machine restarted before it was on the disk"
         there = _installed(path)
         lost = [one.name for one in spec.files if _canonical(one.name) not in there]
         if lost:

@@ -158,7 +158,7 @@ def error_of_status(status: Optional[int], why_unknown: str = "") -> JobError:
             name = "signal {}".format(number)
         hint = ""
         if number == signal.SIGKILL:
-            hint = " (out of memory? the kernel's log on the host tells)"
+            hint = " (out of memory? see the kernel's log on the host)"
         return JobError("killed", name, "killed by {}{}".format(name, hint), signal=number)
     code = os.WEXITSTATUS(status)
     message = "the process left with exit code {} before the job had a result".format(code)

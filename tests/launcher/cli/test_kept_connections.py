@@ -73,7 +73,7 @@ def test_a_run_uses_it_and_the_journal_says_so(
         folder = tmp_path / f"out{number}"
         assert main._main(["run", "app.py:f", "--hosts", file, "--folder", str(folder)]) == 0
         told = capsys.readouterr()
-        assert "reached by openssh: a kept connection to the host stands" in told.out + told.err
+        assert "reached by openssh: a kept connection to the host is open" in told.out + told.err
         reader = JournalReader(folder / ".launcher")
         ways = [event for _, event in reader.events() if isinstance(event, events.WayChosen)]
         reader.close()
@@ -94,5 +94,5 @@ def test_doctor_says_which_way_is_taken_and_why(
     assert main._main(["connect", "gpu1", "--hosts", file]) == 0
     capsys.readouterr()
     assert main._main(["doctor", "--hosts", file]) == 0
-    assert "way: openssh: a kept connection to the host stands" in capsys.readouterr().out
+    assert "way: openssh: a kept connection to the host is open" in capsys.readouterr().out
     assert main._main(["doctor", "--hosts", file, "--ssh", "openssh"]) == 0

@@ -50,7 +50,7 @@ def test_an_ignored_module_names_the_line_that_brings_it(project: Snapshot, mess
     """The line is right: with it, the file is sent."""
     told = explained({"message": message}, project)
     assert told.startswith(f"here {name} is {project.root}/src/")
-    assert f"the line `{line}` at the end of {project.root}/.launcherignore brings it" in told
+    assert f"add the line `{line}` at the end of {project.root}/.launcherignore" in told
     (project.root / ".launcherignore").write_text(f"*.so\n{line}\n")
     again = take(project.root / "src", root=project.root)
     assert explained({"message": message}, again) == ""
@@ -60,8 +60,8 @@ def test_an_ignored_module_names_the_line_that_brings_it(project: Snapshot, mess
 def test_a_module_outside_says_so(project: Snapshot) -> None:
     """The message suggests to move it into the project, or to install it as a package."""
     told = explained({"message": "No module named 'common'"}, project)
-    assert f"it lies outside the project ({project.root})" in told
-    assert why_it_stayed("/nowhere/x.py", project).startswith("it lies outside")
+    assert f"it is outside the project ({project.root})" in told
+    assert why_it_stayed("/nowhere/x.py", project).startswith("it is outside")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_job_that_imports_late_says_why_the_module_is_missing(
     assert failed.error is not None
     assert failed.error.type == "ModuleNotFoundError"
     assert failed.error.message.startswith("No module named 'made'\n    here made is ")
-    assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in failed.error.message
+    assert f"add the line `!made.py` at the end of {app.resolve()}/.launcherignore" in failed.error.message
     (app / ".launcherignore").write_text("!made.py\n")
     assert launcher.run(late_app.main, {}, host=host).return_value == 1
     sys.modules.pop("late_app")
@@ -161,7 +161,7 @@ def test_a_run_warns_before_its_jobs_fail(tmp_path: Path) -> None:
         hosts = hosts_file(tmp_path / "hosts.yaml", server.alias, server.ssh_config)
         done = apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app, check=False)
         assert done.returncode == 1
-        assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in done.stderr
+        assert f"add the line `!made.py` at the end of {app.resolve()}/.launcherignore" in done.stderr
         assert "install it there" not in done.stderr
         (app / ".launcherignore").write_text("!made.py\n")
         apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app)

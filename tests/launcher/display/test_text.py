@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.display.text import clean, error_line, seconds, size
+from launcher.display.text import clean, error_line, seconds
 from tests.launcher.display.happened import error
 
 
@@ -53,9 +53,3 @@ def test_an_error_is_one_line(failure: dict[str, Any] | None, line: str) -> None
 def test_durations(value: float | None, text: str) -> None:
     """As people say them."""
     assert seconds(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 30, "3.0 GiB")])
-def test_sizes(value: int, text: str) -> None:
-    """As people say them."""
-    assert size(value) == text

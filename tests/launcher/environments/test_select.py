@@ -97,8 +97,8 @@ def test_a_folder_of_an_archive_is_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("no toml", "is no pylock.toml"),
-        ('lock-version = "9.0"\n', "is no pylock.toml"),
+        ("no toml", "is not a valid pylock.toml"),
+        ('lock-version = "9.0"\n', "is not a valid pylock.toml"),
         (
             'lock-version = "1.0"\ncreated-by = "t"\n[[packages]]\nname = "one"\nvcs = {type = "hg", url = "https://g.test/x", commit-id = "a"}\n',
             "one comes from hg",

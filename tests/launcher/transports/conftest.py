@@ -1,4 +1,4 @@
-"""A server of a test's own, which the `ssh` program reaches."""
+"""A server of a test's own, and both ways to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import pytest
 
 from launcher.demo.server import DemoServer
 from launcher.transports.openssh import kept
+from launcher.transports.openssh import transport as openssh_transport
+from launcher.transports.openssh.transport import OpenSshTransport
+from launcher.transports.ssh import connect
 from launcher.transports.ssh.route import SshOptions
+from tests.launcher.transports import links
 from tests.requirements import need_programs
 
 
@@ -27,3 +31,15 @@ def how(server: DemoServer, runtime_folder: Path) -> Iterator[SshOptions]:
     yield SshOptions(server.alias, config_file=str(server.ssh_config))
     for one in kept.connections():
         kept.close(one.socket)
+
+
+@pytest.fixture(params=["fabric", "openssh"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test holds for both ways: in it, `SshTransport` is fabric's, and then the one of the `ssh` program."""
+    monkeypatch.setattr(connect, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(openssh_transport, "_FIRST_DELAY", 0.001)
+    if request.param == "openssh":
+        need_programs("ssh")
+        for module in (request.module, links):
+            monkeypatch.setattr(module, "SshTransport", OpenSshTransport, raising=False)
+    return str(request.param)

@@ -208,7 +208,7 @@ class TestKept:
         assert (chosen.name, chosen.socket, chosen.why) == (
             "openssh",
             str(listener),
-            "your own ControlMaster to the host stands",
+            "your own ControlMaster to the host is open",
         )
 
     @pytest.mark.parametrize(

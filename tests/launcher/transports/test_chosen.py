@@ -40,7 +40,7 @@ def test_a_kept_connection_needs_no_login(server: DemoServer, how: SshOptions) -
     for _ in range(3):
         transport = ChosenTransport("gpu1", how, "auto")
         assert said(transport.open("echo in")) == b"in\n"
-        assert transport.way == Way("openssh", "a kept connection to the host stands")
+        assert transport.way == Way("openssh", "a kept connection to the host is open")
         transport.reset()
         transport.close()
     assert server.logins == 1
@@ -61,7 +61,7 @@ def test_fabric_follows_where_it_could_have_been_chosen(server: DemoServer, how:
     assert transport.way == Way("fabric", "the kept connection is gone")
     kept.open_kept("gpu1", how, 60.0)
     assert said(transport.open("echo in")) == b"in\n"
-    assert transport.way == Way("openssh", "a kept connection to the host stands")
+    assert transport.way == Way("openssh", "a kept connection to the host is open")
     transport.close()
 
 

@@ -141,7 +141,7 @@ class TestOneTimeCode:
         assert code == 0, told
         assert f"connected as {host.user}@127.0.0.1:{host.port}" in told
         for _ in range(3):
-            assert say(host) == ("in\n", "openssh", "a kept connection to the host stands")
+            assert say(host) == ("in\n", "openssh", "a kept connection to the host is open")
 
     def test_a_wrong_code_keeps_nothing(self, host: OpenSshHost, tmp_path: Path) -> None:
         """The terminal has ssh's words, and the exit code is that of a host that cannot be used."""
@@ -201,7 +201,7 @@ class TestOneTimeCode:
             assert job.result(timeout=120) == 7
         helper.join(60)
         ways = [(event.way, event.why) for event in seen if isinstance(event, events.WayChosen)]
-        assert ways == [("openssh", "a kept connection to the host stands")]
+        assert ways == [("openssh", "a kept connection to the host is open")]
 
 
 def _waiting() -> Callable[..., object]:
@@ -357,7 +357,7 @@ class TestTokens:
             assert f"launcher connect {host.name}" in error.next_step
             code, told = connect(host, tmp_path, [("enter pin", lambda: "1234")])
             assert code == 0, told
-            assert say(host) == ("in\n", "openssh", "a kept connection to the host stands")
+            assert say(host) == ("in\n", "openssh", "a kept connection to the host is open")
 
     def test_an_agent_with_several_keys(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The right one is offered in both ways, where the host gives up after a few."""
@@ -405,7 +405,7 @@ class TestOnTheWay:
                 assert say(inner, "hostname") == (
                     "inner\n",
                     "openssh",
-                    "a kept connection to the jump host gate stands",
+                    "a kept connection to the jump host gate is open",
                 )
                 for one in kept.connections():
                     kept.close(one.socket)
@@ -421,7 +421,7 @@ class TestOnTheWay:
             host.ssh_config.write_text(f"{text}  ControlPath {socket}\n")
             run("ssh", "-F", host.ssh_config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-N", host.name)
             with host.without_login():
-                assert say(host) == ("in\n", "openssh", "your own ControlMaster to the host stands")
+                assert say(host) == ("in\n", "openssh", "your own ControlMaster to the host is open")
                 assert kept.is_up(socket)
                 unchecked = text.replace("StrictHostKeyChecking yes", "StrictHostKeyChecking no")
                 host.ssh_config.write_text(f"{unchecked}  ControlPath {socket}\n")

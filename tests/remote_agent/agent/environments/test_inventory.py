@@ -81,7 +81,7 @@ def test_one_that_cannot_be_used_is_damaged(built: Site, how: str) -> None:
         boot = "later"
     (item,) = inventory_of(built, boot=boot).items()
     assert item["state"] == "damaged"
-    told = {"python": "Python", "description": "missing or damaged", "package": "two", "boot": "started again"}
+    told = {"python": "Python", "description": "missing or damaged", "package": "two", "boot": "restarted"}
     assert told[how] in item["why"]
 
 
