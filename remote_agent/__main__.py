@@ -269,7 +269,7 @@ def _become_agent(
             os.chdir(where.spool)
             bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
             ahead = None
-            if spare is not None:
+            if spare is not None and not _is_one_warm(where.cache):
                 from remote_agent.agent.zygotes.spare import start_spare
 
                 # Start the spare before the agent is imported, so that both start at the same time.
@@ -287,6 +287,16 @@ def _become_agent(
             log_crash(crash_log)
     finally:
         os._exit(code)
+
+
+def _is_one_warm(cache: str) -> bool:
+    """Whether a warm interpreter waits. Then no spare is started, which would take time from the agent and most likely be of no use."""
+    if not os.path.isdir(os.path.join(cache, "warm")):
+        return False
+    from remote_agent.system.warm_store import WarmStore
+
+    store = WarmStore(cache)
+    return any(store.is_waiting(record) for record in store.records())
 
 
 def _startup_error(error: BaseException, spool: str) -> str:

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import cloudpickle
 import omegaconf
 import pytest
 
+from remote_agent.system.processes import birth
+from remote_agent.system.warm_store import WarmRecord, WarmStore
 from tests.remote_agent.agents import AgentHost, Client, wait_gone, wait_until
 
 pytestmark = pytest.mark.slow
@@ -156,6 +159,33 @@ def test_a_spare_that_cannot_be_started_does_no_harm(new_host):
     other = new_host(spare="/nowhere/python")
     client = other.connect()
     assert client.value(other.job(client, 0))
+
+
+@pytest.mark.parametrize(("is_alive", "has_imported"), [(True, True), (True, False), (False, True)])
+def test_none_is_started_where_a_warm_interpreter_waits(new_host, is_alive, has_imported):
+    """It would take time from the agent for nothing. One that is gone, or still imports, does not count. One that does not fit is a cold start."""
+    host = new_host()
+    (host.work / "cache").mkdir(parents=True, mode=0o700)
+    host.work.chmod(0o700)
+    store = WarmStore(str(host.work / "cache"))
+    store.make()
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            record = WarmRecord("other-1", other.pid, birth(other.pid), "other_app", sys.executable, 0.0, 600.0)
+            store.write(record)
+            if has_imported:
+                Path(store.path(record.name, ".sock")).touch()
+            if not is_alive:
+                other.kill()
+                other.wait()
+            client = host.connect(prepare=False)
+            assert bool(host.spares()) != (is_alive and has_imported)
+            host.prepare(client)
+            assert client.value(host.job(client, 0))
+            client.send({"t": "finish", "keep": False})
+            client.wait_over()
+        finally:
+            other.kill()
 
 
 def test_a_spare_ends_with_its_agent(new_host):
