@@ -51,7 +51,10 @@ __all__ = [
 ]
 
 _KINDS: dict[str, type[EventBase]] = {}
-_TYPES: dict[str, dict[str, str]] = {}
+#: Of a field: its type, whether it is a tuple, and whether a value fits.
+_Check = tuple[str, bool, Callable[[Any], bool]]
+_NO_FIELD: _Check = ("", False, lambda value: False)
+_CHECKS: dict[str, dict[str, _Check]] = {}
 
 
 @frozen
@@ -82,13 +85,12 @@ def from_json(data: dict[str, Any]) -> Event:
     cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise ValueError(f"unknown event kind {str(kind)[:100]!r}")
-    types = _types_of(cls)
+    checks = _checks_of(cls)
     for name, given in fields.items():
-        expected = types.get(name, "")
-        if expected.startswith("tuple[") and type(given) is list:
+        expected, is_tuple, fits = checks.get(name) or _NO_FIELD
+        if is_tuple and type(given) is list:
             fields[name] = given = tuple(given)
-        fits = _FITS.get(expected)
-        if fits is None or not fits(given):
+        if not fits(given):
             raise ValueError(f"{kind}: {name[:100]!r} is not a field of it, or not of type {expected}")
     try:
         return cast("Event", cls(**fields))
@@ -96,11 +98,14 @@ def from_json(data: dict[str, Any]) -> Event:
         raise ValueError(str(error)) from None
 
 
-def _types_of(cls: type[EventBase]) -> dict[str, str]:
-    types = _TYPES.get(cls.kind)
-    if types is None:
-        types = _TYPES[cls.kind] = {one.name: str(one.type) for one in dataclasses.fields(cls)}
-    return types
+def _checks_of(cls: type[EventBase]) -> dict[str, _Check]:
+    checks = _CHECKS.get(cls.kind)
+    if checks is None:
+        types = {one.name: str(one.type) for one in dataclasses.fields(cls)}
+        checks = _CHECKS[cls.kind] = {
+            name: (expected, expected.startswith("tuple["), _FITS[expected]) for name, expected in types.items()
+        }
+    return checks
 
 
 def _is_whole(value: Any) -> bool:

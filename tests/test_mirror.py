@@ -82,6 +82,7 @@ TESTED_IN = {
     "launcher/reproduce/from_journal.py": "hydra/test_reproduce.py",
     "launcher/reproduce/target.py": "hydra/test_reproduce.py",
     "launcher/results/job_returns.py": "end_to_end/test_safe_results.py",
+    "launcher/results/plain.py": "launcher/tables/test_table.py",
     "launcher/results/writing.py": "launcher/results/test_output_folder.py",
     "launcher/runs/journal_format.py": "launcher/runs/test_journal.py",
     "launcher/runs/ownership.py": "end_to_end/test_received_folder.py",

@@ -76,6 +76,7 @@ def runs_many() -> None:
     assert_type(returns[0], launcher.JobReturn)
     assert_type(returns[1:], list[launcher.JobReturn])
     assert_type(len(returns), int)
+    assert_type(returns.to_dataframe(), Any)
     for one in returns:
         assert_type(one, launcher.JobReturn)
 

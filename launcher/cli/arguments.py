@@ -14,7 +14,7 @@ from launcher.cli import completion
 from launcher.cli.parameters import Argument, Option
 from launcher.errors import UsageError
 
-__all__ = ["Env", "Json", "Quiet", "Run", "RunOrJob", "Verbose", "print_json", "values"]
+__all__ = ["Env", "Json", "Quiet", "Run", "RunOrJob", "Sort", "Verbose", "print_json", "values"]
 
 VERSION = 1
 
@@ -44,6 +44,17 @@ Env = Annotated[
     ),
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Sort = Annotated[
+    str | None,
+    Option(
+        "--sort",
+        metavar="NAME",
+        help="Show the jobs in the order of a value that came back, such as `loss`, or of an override, `job`, `host`, `state` or `time`; with "
+        "a minus (`-loss`) the greatest first.",
+        show_default=False,
+        takes_dash=True,
+    ),
+]
 Verbose = Annotated[bool, Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
 

@@ -40,6 +40,7 @@ class Option:
         show_default: whether the help says the default.
         min: the least number that is allowed.
         autocompletion: what a shell offers as a value.
+        takes_dash: the value may begin with a dash, if it is no option of the command.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Option:
         show_default: bool = True,
         min: int | None = None,
         autocompletion: Offer | None = None,
+        takes_dash: bool = False,
     ) -> None:
         self.flags = flags
         self.help = help
@@ -57,6 +59,7 @@ class Option:
         self.show_default = show_default
         self.min = min
         self.autocompletion = autocompletion
+        self.takes_dash = takes_dash
 
 
 class Argument(Option):

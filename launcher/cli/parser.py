@@ -67,7 +67,7 @@ class Parser:
         for one in self.options:
             self._add(parser, one)
         end = list(args).index("--") if "--" in args else len(args)
-        found, rest = parser.parse_known_args(list(args[:end]))
+        found, rest = parser.parse_known_args(self._joined(list(args[:end])))
         given = vars(found)
         if given.pop("help", False):
             print(self.help())
@@ -86,6 +86,18 @@ class Parser:
         parser.add_argument(*one.flags_on, dest=one.name, action="store_true")
         if one.flags_off:
             parser.add_argument(*one.flags_off, dest=one.name, action="store_false")
+
+    def _joined(self, words: list[str]) -> list[str]:
+        """The words, with `--sort -loss` as `--sort=-loss`: argparse takes a word with a dash for an option."""
+        known = {flag for one in self.options for flag in (*one.flags_on, *one.flags_off)} | {"--help"}
+        takers = {flag for one in self.options if one.declared.takes_dash for flag in one.flags_on}
+        joined: list[str] = []
+        for word in words:
+            if joined and joined[-1] in takers and word.startswith("-") and word.partition("=")[0] not in known:
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return joined
 
     def _unknown(self, flag: str) -> str:
         import difflib

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from launcher.errors import LauncherError, RunDetached
+from launcher.util.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.app_run import AppRun
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from launcher.runs.record import RunRecord
     from launcher.session.session import Observer, ResumedSession, Session
     from launcher.setup.run_setup import RunSetup
+    from launcher.tables.table import Table
     from launcher.transports.early_connections import EarlyConnections
 
     S = TypeVar("S", bound=Session)
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Output", "exit_code", "output", "resume_session", "run_app", "run_session"]
 
 _FAILED, _NO_HOST = 1, 3
+#: To read the values of more jobs than this would keep the user waiting who did not ask for them.
+_MAX_READ = 2000
 
 
 class Output:
@@ -89,6 +93,7 @@ def run_app(
     *,
     early: EarlyConnections,
     detach: bool = False,
+    sort: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -97,6 +102,7 @@ def run_app(
     Args:
         early: connections that were started before.
         detach: return when the hosts have all jobs; what they print until then is not shown.
+        sort: the column by which the summary sorts.
 
     Raises:
         LauncherError: an error of the session; the summary has been written.
@@ -114,6 +120,7 @@ def run_app(
             total=app_run.total,
             is_one_job=app_run.setup.mode == "RUN",
             is_live=bool(app_run.setup.options.live) and not detach,
+            sort=sort,
             verbose=verbose,
             quiet=quiet,
         )
@@ -130,6 +137,7 @@ def run_session(
     history: Iterable[Event] = (),
     is_one_job: bool = False,
     is_live: bool = False,
+    sort: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -141,6 +149,7 @@ def run_session(
         history: earlier events, which the summary counts and the display does not show.
         is_one_job: the run is a single job, so stdout is for the job.
         is_live: show what jobs print.
+        sort: the column by which the summary sorts.
 
     Raises:
         LauncherError: an error of the session; the summary has been written.
@@ -179,7 +188,8 @@ def run_session(
     if tally.run:
         try:
             has_shown = live.has_shown if live is not None else lambda text: False
-            print_summary(tally, out.people, unreached=unreached, has_shown=has_shown)
+            values, sort = _values(tally, sort, out.people)
+            print_summary(tally, out.people, unreached=unreached, has_shown=has_shown, values=values, sort=sort or "")
         except BrokenPipeError:
             _leave(out.people)
     _flush_stdout()
@@ -230,6 +240,26 @@ def resume_session(
         verbose=verbose,
         quiet=quiet,
     )
+
+
+def _values(tally: Tally, sort: str | None, stream: TextIO) -> tuple[Table | None, str | None]:
+    """What came back from the jobs of a run that is over, and the column to sort by if it has it. The journal has all of it."""
+    if tally.returned <= 1 or (sort is None and tally.returned > _MAX_READ):
+        return None, None
+    from launcher.runs import index
+    from launcher.tables.table import read_table, sort_rows
+
+    try:
+        table = read_table(index.find(tally.folder))
+    except LauncherError as error:
+        stream.write(f"launcher: values are not shown: {clean(error)}\n")
+        return None, None
+    try:
+        sort_rows(table.rows, sort or "job")
+    except LauncherError as error:
+        stream.write(f"launcher: {clean(error)}\n")
+        sort = None
+    return table, sort
 
 
 def _flush_stdout() -> None:

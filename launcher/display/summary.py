@@ -15,6 +15,9 @@ from launcher.display.text import clean, clean_line, count, error_line, seconds,
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from launcher.tables.table import Row as ValueRow
+    from launcher.tables.table import Table
+
 __all__ = ["REPORT_VERSION", "print_summary", "summary_json"]
 
 REPORT_VERSION = 1
@@ -30,11 +33,15 @@ def print_summary(
     max_rows: int = MAX_ROWS,
     unreached: tuple[str, ...] = (),
     has_shown: Callable[[str], bool] = lambda text: False,
+    values: Table | None = None,
+    sort: str = "",
 ) -> None:
     """Write the summary of a run to a stream.
 
     Args:
         has_shown: whether a traceback is on the screen already.
+        values: what came back from the jobs.
+        sort: the column by which completed jobs are sorted, which `values` has.
 
     Raises:
         BrokenPipeError: the reader of the stream is gone.
@@ -45,13 +52,15 @@ def print_summary(
     with tally.lock:
         if not tally.has_no_usable_host:
             # Show the hosts' errors once, instead of with each job.
-            _print_jobs(tally, console, max_rows, has_shown)
+            _print_jobs(tally, console, max_rows, has_shown, values, sort)
         _print_sum(tally, console, unreached)
 
 
-def _print_jobs(tally: Tally, console: Console, max_rows: int, has_shown: Callable[[str], bool]) -> None:
+def _print_jobs(
+    tally: Tally, console: Console, max_rows: int, has_shown: Callable[[str], bool], values: Table | None, sort: str
+) -> None:
     if tally.returned > 1 or tally.failed:
-        _print_table(tally, console, max_rows)
+        _print_table(tally, console, max_rows, values, sort)
     for group in tally.groups[:MAX_TRACEBACKS]:
         if not group.count:
             continue  # its jobs were run again
@@ -62,25 +71,37 @@ def _print_jobs(tally: Tally, console: Console, max_rows: int, has_shown: Callab
     _print_left_out(tally, console)
 
 
-def _print_table(tally: Tally, console: Console, max_rows: int) -> None:
-    from rich.table import Table
+def _print_table(tally: Tally, console: Console, max_rows: int, values: Table | None, sort: str) -> None:
+    from rich.table import Table as RichTable
     from rich.text import Text
 
+    from launcher.display.values import best_lines, value_cells, value_names
+    from launcher.tables.table import sort_rows
+
     failures = sorted(tally.failures, key=lambda row: row.num)[:max_rows]
-    completed = sorted(tally.done, key=lambda row: row.num)[: max(max_rows - len(failures), 0)]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    ordered = sort_rows(values.rows, sort) if values is not None and sort else []
+    done = [_completed(row) for row in ordered if row.job.state == "COMPLETED"] or sorted(
+        tally.done, key=lambda row: row.num
+    )
+    completed = done[: max(max_rows - len(failures), 0)]
+    names = value_names(values, sort) if values is not None else []
+    cells_of = {row.job.num: value_cells(row, names) for row in values.rows} if values is not None else {}
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("job", justify="right", no_wrap=True)
     table.add_column("host", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), justify="right")
     table.add_column("overrides", overflow="fold")
     table.add_column("error", overflow="fold")
-    known = [*tally.failures, *tally.done]
+    known = [*tally.failures, *(tally.done if not ordered else completed)]
     common, different = varying([row.overrides for row in known])
     of = {row.num: overrides for row, overrides in zip(known, different, strict=True)}
     for row in [*failures, *completed]:
         style = "" if row.status == "COMPLETED" else "red"
-        table.add_row(*(Text(text, style) for text in _cells(row, of[row.num])))
+        cells = _cells(row, of[row.num], cells_of.get(row.num, [""] * len(names)))
+        table.add_row(*(Text(text, style) for text in cells))
     console.print()
     if common:
         console.print(Text(f"all jobs: {common}", "dim"), soft_wrap=True)
@@ -92,15 +113,23 @@ def _print_table(tally: Tally, console: Console, max_rows: int) -> None:
             f"{left_done:,} more completed" if left_done else "",
         ]
         console.print(Text(f"... and {', '.join(filter(None, parts))}", "dim"))
+    for line in best_lines(values, ordered, sort) if values is not None else []:
+        console.print(Text(line), soft_wrap=True)
 
 
-def _cells(row: Row, overrides: str) -> list[str]:
+def _completed(row: ValueRow) -> Row:
+    job = row.job
+    return Row(job.num, job.host, job.attempt, job.state, job.duration, job.overrides, None)
+
+
+def _cells(row: Row, overrides: str, values: list[str]) -> list[str]:
     status = row.status if row.attempt <= 1 else f"{row.status} ({row.attempt})"
     return [
         str(row.num),
         row.host or "-",
         status,
         seconds(row.duration),
+        *values,
         overrides,
         shorten(error_line(row.error), 200),
     ]

@@ -1,21 +1,20 @@
 """JobReturns on the controller. They are made from the journal, and decoded only when somebody reads a value.
 
-Rule: only this module decodes bytes that a host made, and only under the run's `results` policy: `trusted` (any
+Rule: only this module unpickles bytes that a host made, and only under the run's `results` policy: `trusted` (any
 pickle), `safe` (only plain data, see `launcher.serialization.plain_values`) or `never`. A codec that a host names is
 used only if the policy allows it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
+from launcher.results.plain import read_part
 from launcher.runs.journal import JournalReader, Returned, StoredResult
-from launcher.serialization.plain_text import plain_text
 from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
@@ -27,7 +26,13 @@ from remote_agent.shared.plain_value import MAX_SIZE, MAX_SMALL, encode
 if TYPE_CHECKING:
     from launcher.serialization.plain_records import FindType
 
-__all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "environment_of", "make_job_return", "shown_value"]
+__all__ = [
+    "Decoder",
+    "JobReturns",
+    "ResultNotDecoded",
+    "environment_of",
+    "make_job_return",
+]
 
 _TRUSTED = "results=trusted decodes it, and any code with it (launcher.Session.resume(RUN, results='trusted'))"
 _RETURN_PLAIN = (
@@ -111,48 +116,6 @@ def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> byte
     if size > cap:
         raise ResultNotDecoded(f"{what}: its plain form has {size:,} bytes; the cap is {cap:,}")
     return read_part(stored, name)
-
-
-def shown_value(stored: StoredResult) -> str:
-    """Return a completed job's value as a short text, from its plain form. Nothing is unpickled or imported for it."""
-    from launcher.serialization.plain_values import read_shown
-
-    is_plain = stored.parts.codec == PLAIN
-    name = "plain" if stored.parts.plain is not None else "value"
-    if name not in stored.parts.by_name:
-        return ""
-    if name == "value" and not is_plain:
-        return "(a pickle; nothing is known about it until it is decoded)"
-    size = stored.parts.by_name[name].size
-    if size > MAX_SMALL:
-        return f"(its plain form has {size:,} bytes)"
-    try:
-        return plain_text(read_shown(read_part(stored, name)))
-    except ResultNotDecoded as error:
-        return f"({clean(error)})"
-
-
-def read_part(stored: StoredResult, name: str) -> bytes:
-    """Read the bytes of one part of a result, and check them against the digest from its host.
-
-    Raises:
-        ResultNotDecoded: it is truncated or altered, or its file is gone.
-    """
-    offset, size, sha256 = stored.parts.by_name[name]
-    if stored.file is None:
-        data = stored.payload[offset : offset + size]
-    else:
-        try:
-            with Path(stored.file).open("rb") as file:
-                file.seek(offset)
-                data = file.read(size)
-        except OSError as error:
-            raise ResultNotDecoded(f"{name} of job {stored.num}: {stored.file}: {error.strerror}") from None
-    if len(data) != size or (sha256 and hashlib.sha256(data).hexdigest() != sha256):
-        raise ResultNotDecoded(
-            f"{name} of job {stored.num} from {stored.host} was truncated or altered (its digest does not match)"
-        )
-    return data
 
 
 class _ControllerJobReturn(JobReturn):
@@ -253,9 +216,10 @@ class JobReturns(Sequence[JobReturn]):
     A sequence, not a list: a run of 100,000 jobs does not have to fit into memory. `list(returns)` makes a list.
     """
 
-    def __init__(self, count: int, load: Callable[[int], JobReturn]) -> None:
+    def __init__(self, count: int, load: Callable[[int], JobReturn], make_dataframe: Callable[[], Any]) -> None:
         self._count = count
         self._load = load
+        self._make_dataframe = make_dataframe
 
     def __len__(self) -> int:
         return self._count
@@ -275,6 +239,16 @@ class JobReturns(Sequence[JobReturn]):
 
     def __iter__(self) -> Iterator[JobReturn]:
         return (self._load(num) for num in range(self._count))
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas DataFrame with a row for each job, and the columns of `launcher table --csv`.
+
+        Values come from their plain form alone, whatever the run's `results` policy is. Nothing is unpickled.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return self._make_dataframe()
 
     def __repr__(self) -> str:
         return f"<JobReturns of {self._count} jobs>"

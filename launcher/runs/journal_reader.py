@@ -57,6 +57,15 @@ def _is_object(text: Any) -> dict[str, Any]:
     return value
 
 
+def _clean_object(text: Any, besides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The object, with its texts cleaned, but for some of its fields."""
+    value = _is_object(text)
+    # Without a backslash, the texts in JSON are what they are when decoded. What is printable is clean.
+    if "\\" not in text and text.isprintable():
+        return value
+    return {**clean_all(value), **{name: value[name] for name in besides if isinstance(value.get(name), str)}}
+
+
 def _texts_of(text: Any) -> tuple[str, ...]:
     value = json.loads(_is(str, text))
     if type(value) is not list or not all(type(one) is str for one in value):
@@ -192,10 +201,17 @@ class JournalReader:
             if len(rows) < batch:
                 return
 
-    def events_of(self, kind: str) -> Iterator[tuple[int, Event]]:
-        """Yield (sequence number, event) of all events of one kind, in order."""
-        for seq, data in self._rows("select seq, data from events where kind=? order by seq", (kind,)):
+    def events_of(self, *kinds: str) -> Iterator[tuple[int, Event]]:
+        """Yield (sequence number, event) of all events of these kinds, in order."""
+        marks = ",".join("?" * len(kinds))
+        rows = self._rows(f"select seq, data from events where kind in ({marks}) order by seq", kinds)  # noqa: S608 - only marks
+        for seq, data in rows:
             yield seq, self._decoded(_event, data)
+
+    def last_event_at(self) -> float | None:
+        """Return when the latest event happened; None if there is none."""
+        rows = self._rows("select data from events order by seq desc limit 1")
+        return self._decoded(_event, rows[0][0]).at if rows else None
 
     def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, JobSpec] | None:
         """Return (overrides, output_dir, payload, spec) of a job."""
@@ -221,6 +237,11 @@ class JournalReader:
         return self._decoded(
             lambda: (_texts_of(overrides), _is_path(output_dir), JobSpec.from_journal(_is_object(spec)))
         )
+
+    def output_dirs(self) -> dict[int, str]:
+        """Return the output directory of each job."""
+        rows = self._rows("select num, output_dir from jobs")
+        return self._decoded(lambda: {_is(int, num): _is_path(output_dir) for num, output_dir in rows})
 
     def payload(self, num: int) -> bytes:
         """Return the payload that a host gets for the job."""
@@ -302,18 +323,22 @@ class JournalReader:
         )
         if not rows:
             return None
-        num, attempt, host, envelope, parts, payload, file = rows[0]
-        return self._decoded(
-            lambda: StoredResult(
-                _is(int, num),
-                _is(int, attempt),
-                clean(_is(str, host)),
-                Envelope.from_json(clean_all(_is_object(envelope))),
-                ResultParts.from_json(_is_object(parts)).without_file(),
-                _is(bytes, payload),
-                None if file is None else _is_path(file),
+        return self._decoded(_stored, rows[0])
+
+    def last_results(self, batch: int = 500) -> Iterator[StoredResult]:
+        """Yield the result of the latest attempt of each job that has one, in the order of the jobs."""
+        last = -1
+        while True:
+            rows = self._rows(
+                "select num, attempt, host, envelope, parts, payload, file from results r where num > ? and attempt = "
+                "(select max(attempt) from results where num = r.num) order by num limit ?",
+                (last, batch),
             )
-        )
+            for row in rows:
+                yield self._decoded(_stored, row)
+                last = row[0]
+            if len(rows) < batch:
+                return
 
     def returned(self, num: int) -> JobReturned | None:
         """Return how a job ended; None if it has not returned or is being run once more."""
@@ -338,11 +363,23 @@ class JournalReader:
             self._connection = None
 
 
+def _stored(row: tuple[Any, ...]) -> StoredResult:
+    num, attempt, host, envelope, parts, payload, file = row
+    return StoredResult(
+        _is(int, num),
+        _is(int, attempt),
+        clean(_is(str, host)),
+        Envelope.from_json(_clean_object(envelope)),
+        ResultParts.from_json(_is_object(parts)).without_file(),
+        _is(bytes, payload),
+        None if file is None else _is_path(file),
+    )
+
+
 def _event(text: Any) -> Event:
     # The journal may come from anywhere, or from a version that stored texts from hosts unchanged, so clean them. Paths on
     # this disk may have any name. They are cleaned when they are printed.
-    data = _is_object(text)
-    event = from_json({**clean_all(data), **{name: data[name] for name in _PLACES if isinstance(data.get(name), str)}})
+    event = from_json(_clean_object(text, _PLACES))
     if abs(event.at) > _LATEST:
         raise ValueError(f"an event at {event.at}")
     if isinstance(event, (AttemptEnded, JobReturned)):

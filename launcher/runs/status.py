@@ -80,7 +80,9 @@ class RunStatus:
 
 @dataclass
 class AttemptStatus:
-    """One attempt. `state` is `assigned`, `running`, `COMPLETED`, `FAILED` or `given up`. Times are by the controller's clock."""
+    """One attempt. `state` is `assigned`, `running`, `COMPLETED`, `FAILED` or `given up`. Times are by the controller's clock, but for
+    `host_started_at`.
+    """
 
     attempt: int
     host: str
@@ -93,6 +95,8 @@ class AttemptStatus:
     why: str = ""
     #: If nobody drives the run, the state on the host: `queued`, `running`, or `COMPLETED` or `FAILED` but not collected.
     on_host: str = ""
+    slot: int | None = None
+    host_started_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -116,6 +120,8 @@ class JobStatusLine:
     value: str = ""
     environment: dict[str, str] | None = None
     is_warm: bool = False
+    queued_at: float | None = None
+    returned_at: float | None = None
 
     @property
     def host(self) -> str:
@@ -141,6 +147,8 @@ class JobStatusLine:
             "environment": self.environment,
             "warm": self.is_warm,
             "value": self.value,
+            "queued_at": self.queued_at,
+            "returned_at": self.returned_at,
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }
 
@@ -212,17 +220,16 @@ def read_jobs(reader: JournalReader, num: int | None = None) -> list[JobStatusLi
     jobs: dict[int, JobStatusLine] = {}
     for _, event in reader.events(num=num):
         _apply(jobs, event)
+    folders = reader.output_dirs()
     for job in jobs.values():
-        stored = reader.job_without_payload(job.num)
-        if stored is not None:
-            job.output_dir = stored[1]
+        job.output_dir = folders.get(job.num, "")
     return sorted(jobs.values(), key=lambda job: job.num)
 
 
 def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
     match event:
         case events.JobQueued():
-            jobs[event.num] = JobStatusLine(event.num, tuple(event.overrides))
+            jobs[event.num] = JobStatusLine(event.num, tuple(event.overrides), queued_at=event.at)
         case (
             events.AttemptEnded()
             | events.AttemptStarted()
@@ -279,6 +286,7 @@ def _apply_to(
             job.state = "running"
             for attempt in _attempts(job, event.attempt):
                 attempt.state, attempt.started_at = "running", event.at
+                attempt.slot, attempt.host_started_at = event.slot, event.started_at
         case events.AttemptEnded():
             for attempt in _attempts(job, event.attempt):
                 attempt.state, attempt.ended_at = event.status, event.at
@@ -291,8 +299,9 @@ def _apply_to(
                     attempt.state, attempt.ended_at = "taken back" if event.is_taken_back else "given up", event.at
         case events.JobReturned():
             job.state, job.duration, job.error = event.status, event.duration, event.error
+            job.returned_at = event.at
         case events.JobRetried():
-            job.state, job.error, job.duration = "waiting", None, None
+            job.state, job.error, job.duration, job.returned_at = "waiting", None, None, None
             for attempt in _attempts(job, event.attempt):
                 attempt.why = "run once more, as was asked"
         case _:

@@ -153,7 +153,15 @@ class RunSession:
     @property
     def returns(self) -> JobReturns:
         """The JobReturns of all submitted jobs. When one is read, its job must have returned."""
-        return JobReturns(self.next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
+        first = self.setup.first_num
+        return JobReturns(self.next_num - first, lambda index: self.load(first + index), self._dataframe)
+
+    def _dataframe(self) -> Any:
+        from launcher.runs import index
+        from launcher.tables.files import columns_of, dataframe
+        from launcher.tables.table import read_table
+
+        return dataframe(columns_of([read_table(index.find(self.folder))]))
 
     # -- opening ---------------------------------------------------------------------------------------------------
 

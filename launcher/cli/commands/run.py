@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from launcher.cli import arguments
 from launcher.cli import options as opt
 from launcher.cli.parameters import Argument, CommandName, Exit, Option
 from launcher.cli.runner import output as open_output
@@ -94,6 +95,7 @@ def run(
     callback: _Callback = None,
     folder: _Folder = None,
     detach: _Detach = False,
+    sort: arguments.Sort = None,
     is_json: _Json = False,
     verbose: _Verbose = False,
     quiet: _Quiet = False,
@@ -122,5 +124,5 @@ def run(
                 config_dir=config_dir,
                 config_name=config_name,
             )
-            exit_code = run_app(app_run, out, early=early, detach=detach, verbose=verbose, quiet=quiet)
+            exit_code = run_app(app_run, out, early=early, detach=detach, sort=sort, verbose=verbose, quiet=quiet)
     raise Exit(exit_code)

@@ -16,13 +16,16 @@ from launcher.errors import HostError, UsageError
 from launcher.util.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from launcher.inventory import HostSpec
     from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import AttemptStatus, JobStatusLine, RunStatus
+    from launcher.tables.table import Row, Table
 
 __all__ = ["show"]
 
-#: Rows of the table without --all; failed jobs come first.
+#: Rows of the table without --all; failed jobs come first, if no column is sorted by.
 _ROWS = 50
 _All = Annotated[bool, Option("--all", "-a", help="Show all jobs.")]
 _Offline = Annotated[bool, Option("--offline", help="Ask no host; show what this machine knows.")]
@@ -33,12 +36,15 @@ def show(
     run: arguments.RunOrJob = "last",
     is_all: _All = False,
     is_offline: _Offline = False,
+    sort: arguments.Sort = None,
     is_json: arguments.Json = False,
 ) -> None:
     """Show the state of RUN and its jobs; with RUN#NUM, one job with all its attempts and its traceback."""
     from launcher.runs import index
     from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import read_jobs, read_status
+    from launcher.tables.cells import json_cell
+    from launcher.tables.table import Table, read_rows, sort_rows
 
     reference = index.parse(run)
     status = read_status(reference.entry)
@@ -61,25 +67,32 @@ def show(
                     "launcher: this run is not known to be yours, so no host is asked; --offline shows the same",
                     file=sys.stderr,
                 )
+        rows, unread = read_rows(reader, jobs)
     if reference.num is not None and not jobs:
         raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
+    ordered = rows if sort is None else sort_rows(rows, sort)
     if is_json:
         arguments.print_json(
             run=status.to_json(),
-            jobs=[job.to_json() for job in jobs],
+            jobs=[
+                {**row.job.to_json(), "values": {name: json_cell(cell) for name, cell in row.values.items()}}
+                for row in ordered
+            ],
             warnings=[event.to_json() for event in warnings],
         )
     elif reference.num is not None:
         _print_job(status, jobs[0])
     else:
-        _print_run(status, jobs, None if is_all else _ROWS)
+        if sort is None:
+            ordered = sorted(rows, key=lambda row: (_ORDER.get(row.job.state, 9), row.job.num))
+        _print_run(Table(status, rows, unread), ordered, None if is_all else _ROWS, sort or "")
         if warnings:
             print(f"{len(warnings)} warnings (--json shows them)")
 
 
 def _value(reader: JournalReader, job: JobStatusLine) -> str:
     """What a completed job returned, as plain data. Empty if it may not be decoded."""
-    from launcher.results.job_returns import shown_value
+    from launcher.results.plain import shown_value
 
     stored = reader.result(job.num, job.attempt) if job.state == "COMPLETED" else None
     return "" if stored is None or reader.meta().get("results") == "never" else shown_value(stored)
@@ -141,10 +154,12 @@ def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
                     status.on_host = str(told.get("status") or told.get("state") or "")
 
 
-def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) -> None:
+def _print_run(table: Table, ordered: Sequence[Row], limit: int | None, sort: str = "") -> None:
     from launcher.display.table import Column, print_table, styled
     from launcher.display.text import count, error_line, seconds, shorten, varying
+    from launcher.display.values import best_lines, value_cells, value_names
 
+    status = table.status
     driven = f" by {status.driver}" if status.driver else ""
     print(styled(f"run {status.run}: {status.state}{driven}", "bold", sys.stdout))
     print(f"  {status.mode} of {clean(status.task)} on {', '.join(status.hosts)}, started {_when(status.started)}")
@@ -157,35 +172,39 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
     )
     if status.state in ("died", "detached"):
         print(f"  next: launcher attach {status.run}")
+    names = value_names(table, sort)
     columns = [
         Column("job", is_number=True),
         *(Column(name) for name in ("state", "host")),
-        *(Column(name, is_number=True) for name in ("attempts", "time")),
+        *(Column(name, is_number=True) for name in ("attempts", "time", *names)),
         *(Column(name, may_fold=True) for name in ("overrides", "error")),
     ]
-    chosen = sorted(jobs, key=lambda job: (_ORDER.get(job.state, 9), job.num))[:limit]
-    common, different = varying([job.overrides for job in jobs])
-    of = {job.num: overrides for job, overrides in zip(jobs, different, strict=True)}
+    chosen = ordered[:limit]
+    common, different = varying([row.job.overrides for row in table.rows])
+    of = {row.job.num: overrides for row, overrides in zip(table.rows, different, strict=True)}
     styles = {"FAILED": "red", "running": "green"}
     rows = []
-    for job in chosen:
-        error = shorten(error_line(job.error), 200)
+    for row in chosen:
+        job = row.job
         cells = [
             str(job.num),
             _state(job),
             job.host or "-",
             str(job.attempt),
             seconds(job.duration),
+            *value_cells(row, names),
             of[job.num],
-            error,
+            shorten(error_line(job.error), 200),
         ]
         rows.append((cells, styles.get(job.state, "")))
     print()
     if common:
         print(styled(f"all jobs: {common}", "dim", sys.stdout))
     print_table(columns, rows, sys.stdout)
-    if len(jobs) > len(chosen):
-        print(f"... and {len(jobs) - len(chosen):,} more (--all)")
+    if len(ordered) > len(chosen):
+        print(f"... and {len(ordered) - len(chosen):,} more (--all)")
+    for line in best_lines(table, ordered, sort):
+        print(line)
 
 
 def _state(job: JobStatusLine) -> str:

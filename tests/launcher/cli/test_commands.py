@@ -17,6 +17,8 @@ from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_status
 from launcher.session.session import Session
+from launcher.tables.cells import settings_of
+from launcher.tables.table import Row, Table
 from tests.commands import Cli
 from tests.controllers import Project, until
 
@@ -138,11 +140,11 @@ def test_a_run_whose_folder_is_gone_is_listed_on_demand(moved: str, cli: Cli) ->
 
 
 def test_show_lists_failures_first(finished: Project, cli: Cli) -> None:
-    """It shows the run's state, its hook, and a row per job."""
+    """It shows the run's state, its hook, and a row per job. Then it names the jobs with the least and the greatest value."""
     lines = cli("show").splitlines()
     assert lines[0] == f"run {finished.entry.run}: failed"
     rows = [line.split()[0] for line in lines[lines.index("") + 2 :]]
-    assert rows == ["1", "0", "2"]
+    assert rows == ["1", "0", "2", "x:"]
     told = cli.json("show")
     assert [(job["num"], job["state"], job["attempt"]) for job in told["jobs"]] == [
         (0, "COMPLETED", 1),
@@ -403,7 +405,9 @@ def test_show_shows_the_overrides_that_differ(capsys: pytest.CaptureFixture[str]
     """They are not shortened. Overrides that all jobs share are shown once, above."""
     long = "model.optimizer.parameters.schedule.warmup.steps.of.the.first.phase"
     jobs = [JobStatusLine(num, ("data=imagenet", f"{long}.b={num}"), "COMPLETED") for num in range(3)]
-    _print_run(RunStatus("20260101-000000-abcdef", Path("/runs/1"), "completed", 0.0, jobs=3, completed=3), jobs, None)
+    status = RunStatus("20260101-000000-abcdef", Path("/runs/1"), "completed", 0.0, jobs=3, completed=3)
+    rows = [Row(job, settings_of(job.overrides), {}) for job in jobs]
+    _print_run(Table(status, rows, {}), rows, None)
     out = capsys.readouterr().out
     assert "all jobs: data=imagenet\n" in out
     assert [f"{long}.b={num}" in out for num in range(3)] == [True] * 3
