@@ -140,11 +140,12 @@ class RunStarted(EventBase):
 
 @frozen
 class JobQueued(EventBase):
-    """A job exists and waits for a slot."""
+    """A job exists and waits for a slot. `needs`: its Resources, if it has some of its own."""
 
     kind: ClassVar[str] = "job_queued"
     num: int
     overrides: tuple[str, ...] = ()
+    needs: dict[str, Any] | None = None
 
 
 @frozen
@@ -269,7 +270,7 @@ class Note(EventBase):
 
 @frozen
 class HostReady(EventBase):
-    """A host takes jobs. `boot_id` names this life of its machine."""
+    """A host takes jobs. `boot_id` names this life of its machine. `room`: what of it the jobs may take, as its agent says."""
 
     kind: ClassVar[str] = "host_ready"
     host: str
@@ -278,6 +279,7 @@ class HostReady(EventBase):
     gpus: tuple[str, ...] = ()
     reconnected: bool = False
     boot_id: str = ""
+    room: dict[str, Any] | None = None
 
 
 @frozen
@@ -432,6 +434,7 @@ class JobRetried(EventBase):
     status: str
     error_kind: str = ""
     overrides: tuple[str, ...] = ()
+    needs: dict[str, Any] | None = None
 
 
 @frozen

@@ -48,8 +48,8 @@ class RemoteLauncherConf:
     #: For how long after a run a host keeps an interpreter that has imported the packages of the app, so that the next
     #: run starts at once. 0: none.
     warm: Any = "10m"
-    #: What each job needs: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each
-    #: with CPUs and GPUs of its own.
+    #: What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many
+    #: jobs at once as fit, each with CPUs and GPUs of its own.
     resources: dict[str, Any] = field(default_factory=dict)
     #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"

@@ -15,6 +15,7 @@ from launcher.inventory import host_specs
 from launcher.runs.index import new_run_id
 from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for
+from launcher.setup.job_resources import RESOURCES, own_resources, resources_of
 from launcher.setup.run_setup import RunSetup
 
 if TYPE_CHECKING:
@@ -101,8 +102,16 @@ class PlainAppSetup(RunSetup):
         In RUN mode it has the changes that `on_run_start` made to its config.
         """
         assert self.composition is not None
-        composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
-        return super().job(num, task, _without_hydra(composed), overrides)
+        if self.mode == "RUN":
+            return super().job(num, task, _without_hydra(self.root_config), overrides)
+        composed = self.composition.job_config(num, overrides)
+        made = super().job(num, task, _without_hydra(composed), overrides)
+        try:
+            own = own_resources(resources_of(composed), resources_of(self.composition.config))
+            made.spec = made.spec._replace(needs=self.needs_of(own, RESOURCES))
+        except Exception as error:  # noqa: BLE001 - a resolver in the config may raise anything
+            made.failure = ("config", str(error))
+        return made
 
     def arguments(self) -> list[str]:
         """Return the overrides, as in `python my_app.py OVERRIDES`."""
