@@ -283,6 +283,8 @@ def _hydra_run(
         taken=taken,
     )
     is_basic = mode == "RUN" or composition.is_basic_sweeper
+    if mode == "MULTIRUN" and is_basic:
+        setup.check_sizes(composition.job_overrides())
 
     def drive(session: Session, detach: bool) -> None:
         if not is_basic:

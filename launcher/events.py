@@ -145,11 +145,12 @@ class RunStarted(EventBase):
 
 @frozen
 class JobQueued(EventBase):
-    """A job exists and waits for a slot."""
+    """A job exists and waits for a slot. `needs`: its Resources, if it has some of its own."""
 
     kind: ClassVar[str] = "job_queued"
     num: int
     overrides: tuple[str, ...] = ()
+    needs: dict[str, Any] | None = None
 
 
 @frozen
@@ -274,7 +275,7 @@ class Note(EventBase):
 
 @frozen
 class HostReady(EventBase):
-    """A host takes jobs. `boot_id` names this life of its machine."""
+    """A host takes jobs. `boot_id` names this life of its machine. `room`: what of it the jobs may take, as its agent says."""
 
     kind: ClassVar[str] = "host_ready"
     host: str
@@ -283,6 +284,7 @@ class HostReady(EventBase):
     gpus: tuple[str, ...] = ()
     reconnected: bool = False
     boot_id: str = ""
+    room: dict[str, Any] | None = None
 
 
 @frozen
@@ -437,6 +439,7 @@ class JobRetried(EventBase):
     status: str
     error_kind: str = ""
     overrides: tuple[str, ...] = ()
+    needs: dict[str, Any] | None = None
 
 
 @frozen

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCAL",
     "HostSpec",
+    "check_size",
     "host_list",
     "host_specs",
     "is_fingerprint",
@@ -158,12 +159,16 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
             host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
             ssh=None if spec.is_local else spec.ssh or cast("Literal['auto', 'fabric', 'openssh']", options.ssh),
         )
-        for spec in _check_size(_check_unique("hosts", specs), options.resources)
+        for spec in check_size(_check_unique("hosts", specs), options.resources)
     ]
 
 
-def _check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[HostSpec]:
-    """Refuse jobs that no host can have, as far as the user says what hosts have. What a host finds is its own word, later."""
+def check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[HostSpec]:
+    """Refuse jobs that no host can have, as far as the user says what hosts have. What a host finds is its own word, later.
+
+    Raises:
+        InventoryError: naming each host with what it has.
+    """
     too_small = []
     for spec in specs:
         has = {"gpus": None if spec.gpus is None else len(spec.gpus), "cpus": spec.cpus, "memory": spec.memory}

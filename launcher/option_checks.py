@@ -236,7 +236,7 @@ _RESOURCES = ("gpus", "cpus", "memory")
 
 
 def resources(value: Any, field: str) -> dict[str, int]:
-    """What a job needs: whole GPUs and CPUs, and memory as a size."""
+    """What a job needs: whole GPUs and CPUs, and memory as a size. None means none."""
     if not isinstance(value, Mapping):
         raise refused(field, f"{shown(value)} is not a mapping of {', '.join(_RESOURCES)}")
     made = {}
@@ -245,6 +245,8 @@ def resources(value: Any, field: str) -> dict[str, int]:
             near = difflib.get_close_matches(str(name), _RESOURCES, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(_RESOURCES)}"
             raise refused(field, f"unknown resource {shown(name)}; {hint}")
+        if given is None:
+            continue
         number = int(given) if isinstance(given, str) and re.fullmatch(r"[0-9]{1,9}", given) else given
         if name == "memory":
             made[name] = parse_size(given, f"{field}.memory")

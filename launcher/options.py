@@ -234,7 +234,7 @@ class LaunchConf:
         {},
         Option(
             checks.resources,
-            "What each job needs: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each with CPUs and GPUs of its own.",
+            "What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each with CPUs and GPUs of its own.",
             Group.HOSTS,
             Form.PAIRS,
             metavar="gpus=N|cpus=N|memory=SIZE",

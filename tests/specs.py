@@ -38,6 +38,7 @@ def job_spec(num: int = 0, **more: Any) -> JobSpec:
         "outputs": True,
         "max_output_bytes": None,
         "children_timeout": 2.0,
+        "needs": None,
     }
     return JobSpec(**{**values, **more})
 

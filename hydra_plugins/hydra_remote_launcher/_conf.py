@@ -48,8 +48,8 @@ class RemoteLauncherConf:
     #: How long a host keeps an interpreter after a run, with the packages of the app imported, so that the next run
     #: starts at once. 0: not at all.
     warm: Any = "10m"
-    #: What each job needs: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each
-    #: with CPUs and GPUs of its own.
+    #: What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many
+    #: jobs at once as fit, each with CPUs and GPUs of its own.
     resources: dict[str, Any] = field(default_factory=dict)
     #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"

@@ -143,7 +143,7 @@ class Sweep:
         is_first = self._session is None and bool(job_overrides)
         with EarlyConnections.begin(None, self._options) if is_first else EarlyConnections() as early:
             if is_first:
-                self._check(job_overrides[0], initial_job_idx)
+                self._check(job_overrides, initial_job_idx)
             session = self._session_at(initial_job_idx, early)
         hosts = ", ".join(spec.name for spec in session.setup.hosts)
         _log.info("Launching %d jobs on %s", len(job_overrides), hosts)
@@ -161,10 +161,16 @@ class Sweep:
             raise RemoteLauncherDetached(str(error)) from None
         return [session.load(num) for num in range(initial_job_idx, initial_job_idx + len(job_overrides))]
 
-    def _check(self, overrides: Sequence[str], num: int) -> None:
-        """Refuse a config that cannot be resolved before anything is sent. A later job with such a config fails."""
-        for problem in unresolved(self._compose(overrides, num, str(num)), without="hydra"):
+    def _check(self, job_overrides: Sequence[Sequence[str]], num: int) -> None:
+        """Refuse, before anything is sent, a first config that cannot be resolved, and jobs whose size makes no sense. A job of a later batch
+        with such a config fails.
+        """
+        for problem in unresolved(self._compose(job_overrides[0], num, str(num)), without="hydra"):
             raise RemoteLauncherError(f"the config of job {num} does not resolve: {problem}")
+        try:
+            self._setup.check_sizes(job_overrides)
+        except UsageError as error:
+            raise RemoteLauncherError(str(error)) from None
 
     def _session_at(self, num: int, early: EarlyConnections) -> Session:
         """The session of the last batch if this batch continues its job numbers, else a new one."""

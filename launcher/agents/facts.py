@@ -10,6 +10,7 @@ from typing import Any
 from launcher.errors import HostError
 from launcher.util.frozen import frozen
 from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.resources import Room
 from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = [
@@ -47,6 +48,7 @@ class Connected(HostFact):
     """The agent said welcome. `attempts` are those it knows, with their short states; `logout` are notes on that topic.
 
     `takes_back`: it gives attempts back that have not started, if it is asked. `too_small`: why no job of this run's size can run there.
+    `room`: what of it the run's jobs may take; None if its agent is of an earlier version.
     """
 
     slots: int
@@ -58,6 +60,7 @@ class Connected(HostFact):
     logout: tuple[str, ...] = ()
     takes_back: bool = False
     too_small: str = ""
+    room: Room | None = None
 
 
 @frozen

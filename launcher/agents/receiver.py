@@ -23,6 +23,7 @@ from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.fields import is_sha256
+from remote_agent.protocol.resources import Room
 
 if TYPE_CHECKING:
     from launcher.agents.environment import EnvironmentSender
@@ -198,6 +199,7 @@ class FrameReceiver:
                 short_texts(header["logout"]),
                 header["takes_back"],
                 header["too_small"][: limit("reason")],
+                Room.from_json(header["room"]) if header["room"] is not None else None,
             )
         )
 

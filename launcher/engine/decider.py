@@ -149,8 +149,8 @@ class Decider:
                 for name, data in item.blobs.items():
                     self._journal.put_blob(name, data)
             case requests.Retry():
-                self.effects.jobs[item.returned.num] = self.effects.from_journal(item.returned.num)
-                decided.add(self._scheduler.retry(at, item.returned))
+                job = self.effects.jobs[item.returned.num] = self.effects.from_journal(item.returned.num)
+                decided.add(self._scheduler.retry(at, item.returned, job.spec.needs))
             case requests.Detach():
                 decided.add(self._scheduler.detach(at, item.run, item.why, hurry=item.hurry))
             case facts.Connected():
@@ -237,7 +237,7 @@ class Decider:
     def _take_submit(self, at: float, job: requests.QueuedJob, decided: _Round) -> None:
         self.effects.jobs[job.num] = job
         self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", job.spec)
-        decided.add(self._scheduler.submit(at, job.num, job.overrides))
+        decided.add(self._scheduler.submit(at, job.num, job.overrides, job.spec.needs))
         if job.failure is not None:
             decided.add(self._scheduler.fail_pending(at, job.num, *job.failure))
         elif self._scheduler.interrupted is not None:
@@ -258,9 +258,11 @@ class Decider:
         scheduler = self._scheduler
         (self._takes_back.add if fact.takes_back else self._takes_back.discard)(host)
         rebooted = scheduler.hosts[host].boot_id not in ("", fact.boot_id)
-        decided.add(scheduler.observe_ready(at, host, fact.slots, fact.python, fact.gpus, fact.boot_id))
-        if fact.too_small:
+        decided.add(scheduler.observe_ready(at, host, fact.slots, fact.python, fact.gpus, fact.boot_id, fact.room))
+        if fact.too_small and fact.room is None:
             decided.add(scheduler.observe_unfit(at, host, "resources", fact.too_small, _SIZE_STEP))
+        elif fact.too_small:
+            self._note(at, host, f"too small for a job as `resources` of the run says it: {fact.too_small}", decided)
         for note in fact.notes:
             self._note(at, host, note, decided, "logout" if note in fact.logout else "")
         decided.add(scheduler.observe_missing(at, host, set(fact.attempts), rebooted))

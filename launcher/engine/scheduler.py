@@ -8,15 +8,17 @@ test can run ten thousand histories a minute.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
 from launcher import events
+from launcher.engine.placing import Placing
 from launcher.engine.state import OVER, HostPhase, HostState, RunState, UnfinishedJob
 from launcher.engine.stealing import WorkStealing
 from launcher.events import Event
 from launcher.util.frozen import frozen
+from remote_agent.protocol.resources import Resources, Room
 
 __all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
 
@@ -24,8 +26,6 @@ __all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
 _INTERRUPTED_PATIENCE = 30.0
 #: A link that brings nothing of a job counts as working after this many seconds (at most `host_loss_timeout`): a job may take hours.
 _WORKS_AFTER = 10.0
-#: If several hosts share the waiting jobs, a host may queue this part of its share (by slots) beyond its slots.
-_PART_OF_SHARE = 0.5
 
 
 @frozen
@@ -73,6 +73,7 @@ class Scheduler(RunState):
         #: (due, job, attempt), the next one first. Entries that no longer hold are skipped when their time comes.
         self._bounds: list[tuple[float, int, int]] = []
         self._stealing = WorkStealing(self)
+        self._placing = Placing(self)
 
     def _all(self, *made: Event) -> list[Event]:
         for event in made:
@@ -82,7 +83,14 @@ class Scheduler(RunState):
     # -- facts about hosts ---------------------------------------------------------------------------------------
 
     def observe_ready(
-        self, at: float, host: str, slots: int, python: str, gpus: tuple[str, ...], boot_id: str = ""
+        self,
+        at: float,
+        host: str,
+        slots: int,
+        python: str,
+        gpus: tuple[str, ...],
+        boot_id: str = "",
+        room: Room | None = None,
     ) -> list[Event]:
         """Observe an agent's welcome. A host that was given up is used again, but its old attempts stay given up."""
         phase = self.hosts[host].phase
@@ -90,8 +98,12 @@ class Scheduler(RunState):
             return []
         self._stealing.forget(host)
         back = phase in (HostPhase.UNKNOWN, HostPhase.LOST)
-        slots = min(slots, self.policies.slots.get(host, slots))
-        return self._all(events.HostReady(at, host, slots, python, gpus, back, boot_id))
+        most = self.policies.slots.get(host)
+        if most is not None:
+            slots = min(slots, most)
+            room = room._replace(most=most) if room is not None else None
+        told = room.to_json() if room is not None else None
+        return self._all(events.HostReady(at, host, slots, python, gpus, back, boot_id, told))
 
     def observe_unknown(self, at: float, host: str, why: str) -> list[Event]:
         """Observe that the link to a ready host is gone."""
@@ -233,9 +245,11 @@ class Scheduler(RunState):
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def submit(self, at: float, num: int, overrides: tuple[str, ...] = ()) -> list[Event]:
-        """Add a job."""
-        return self._all(events.JobQueued(at, num, overrides))
+    def submit(
+        self, at: float, num: int, overrides: tuple[str, ...] = (), needs: Resources | None = None
+    ) -> list[Event]:
+        """Add a job. `needs`: what it needs of its host, if it says so itself."""
+        return self._all(events.JobQueued(at, num, overrides, needs.to_json() if needs is not None else None))
 
     def interrupt(self, at: float, why: str, kill: bool = False) -> list[Event]:
         """Start nothing more. The caller cancels what runs."""
@@ -254,13 +268,16 @@ class Scheduler(RunState):
         out = self._all(events.JobCancelling(at, num))
         return out + self._fail(at, job, "cancelled", "cancelled before it started") if num in self.pending else out
 
-    def retry(self, at: float, returned: events.JobReturned) -> list[Event]:
-        """Run a job that has returned once more."""
+    def retry(self, at: float, returned: events.JobReturned, needs: Resources | None = None) -> list[Event]:
+        """Run a job that has returned once more. `needs`: see `submit`."""
         if returned.num in self.jobs:
             return []
         kind = (returned.error or {}).get("kind", "")
+        told = needs.to_json() if needs is not None else None
         return self._all(
-            events.JobRetried(at, returned.num, returned.attempt, returned.status, kind, tuple(returned.overrides))
+            events.JobRetried(
+                at, returned.num, returned.attempt, returned.status, kind, tuple(returned.overrides), told
+            )
         )
 
     def fail_pending(self, at: float, num: int, kind: str, message: str) -> list[Event]:
@@ -290,15 +307,20 @@ class Scheduler(RunState):
             if host.lost_since is not None and now >= host.lost_since + self._patience():
                 out += self.give_up(at, host.name, host.why)
         out += self._give_up_overdue(at, now)
-        if self.pending and not any(host.is_usable for host in self.hosts.values()) and not self._may_open(now):
-            reasons = "; ".join(f"{host.name}: {host.closed or host.why}" for host in self.hosts.values())
-            for num in list(self.pending):
-                out += self._fail(at, self.jobs[num], "host", f"no host can run it: {reasons}")
+        for num, why in self._placing.hopeless(lambda host: self._may_open(host, now)):
+            out += self._fail(at, self.jobs[num], "host", why)
         if self._is_over_limit():
             out += self.interrupt(at, f"{self.counts['FAILED']} jobs failed")
         if self.interrupted is None:
-            out += self._assign(at) if self.detaching is None else self._spread(at, self.detaching)
+            for num, host_name in self._placing.assign() if self.detaching is None else self._spread(self.detaching):
+                out += self._all(events.JobAssigned(at, num, self.jobs[num].attempt + 1, host_name))
         return out
+
+    def _spread(self, detaching: events.RunDetaching) -> Iterator[tuple[int, str]]:
+        phases = {host.phase for host in self.hosts.values()}
+        if not detaching.hurry and phases & {HostPhase.CONNECTING, HostPhase.UNKNOWN}:
+            return iter(())
+        return self._placing.spread()
 
     def take_back(self, now: float, prepared: set[str], able: set[str]) -> dict[str, list[str]]:
         """Return host -> attempts that it is asked to give back, because another host is idle. Call it after `plan`.
@@ -406,84 +428,14 @@ class Scheduler(RunState):
             return min(self.policies.host_loss_timeout, _INTERRUPTED_PATIENCE)
         return float("inf") if self.policies.on_host_loss == "wait" else self.policies.host_loss_timeout
 
-    def _may_open(self, now: float) -> bool:
+    def _may_open(self, host: HostState, now: float) -> bool:
         """Whether a host that takes no job now may take some soon."""
         timeout = self.policies.host_loss_timeout
-        return any(
-            host.phase not in OVER and host.closed_since is not None and now < host.closed_since + timeout
-            for host in self.hosts.values()
-        )
+        return host.phase not in OVER and host.closed_since is not None and now < host.closed_since + timeout
 
     def _is_over_limit(self) -> bool:
         limit = self.policies.max_failures
         return limit is not None and self.interrupted is None and self.counts["FAILED"] - self.forgiven >= limit > 0
-
-    # -- assignments ---------------------------------------------------------------------------------------------
-
-    def _assign(self, at: float) -> list[Event]:
-        out: list[Event] = []
-        is_alone = sum(host.is_usable for host in self.hosts.values()) <= 1
-        # Fill free slots on all hosts before any queue. Otherwise one host's queue would get what another could run.
-        for beyond_slots in (False, True):
-            progress = True
-            while self.pending and progress:
-                progress = False
-                for host in self.hosts.values():
-                    room = host.room(is_alone=is_alone)
-                    if not beyond_slots:
-                        room = min(room, host.slots - len(host.jobs))
-                    elif not is_alone:
-                        room = min(room, host.slots + self._share(host) - len(host.jobs))
-                    if room <= 0:
-                        continue
-                    num = self._next_for(host.name)
-                    if num is None:
-                        continue
-                    job = self.jobs[num]
-                    out += self._all(events.JobAssigned(at, num, job.attempt + 1, host.name))
-                    progress = True
-        return out
-
-    def _share(self, host: HostState) -> int:
-        """Return how many jobs a host may queue while other hosts could take them.
-
-        Jobs that take hours may follow quick ones. Then the other hosts have their part of them, and none is idle.
-        """
-        slots = sum(other.slots for other in self.hosts.values() if other.is_usable)
-        return int(_PART_OF_SHARE * len(self.pending) * host.slots / slots)
-
-    def _next_for(self, host: str) -> int | None:
-        """Return the first waiting job, without those that failed on this host if another host could take them."""
-        for num in self.pending:
-            failed_on = self.jobs[num].failed_on
-            if host not in failed_on:
-                return num
-            if not any(other.is_usable and other.name not in failed_on for other in self.hosts.values()):
-                return num
-        return None
-
-    def _spread(self, at: float, detaching: events.RunDetaching) -> list[Event]:
-        """Give each host its share, by slots, of all waiting jobs, because nobody will be there to assign them later."""
-        phases = {host.phase for host in self.hosts.values()}
-        ready = [host for host in self.hosts.values() if host.phase is HostPhase.READY and host.closed is None]
-        if not ready or (not detaching.hurry and phases & {HostPhase.CONNECTING, HostPhase.UNKNOWN}):
-            return []
-        out: list[Event] = []
-        load = [((len(host.jobs) + 1) / max(host.slots, 1), index) for index, host in enumerate(ready)]
-        heapq.heapify(load)
-        for num in list(self.pending):
-            job = self.jobs[num]
-            passed = []
-            while load and ready[load[0][1]].name in job.failed_on:
-                passed.append(heapq.heappop(load))
-            # If it failed on all of them, choose the least busy one.
-            _, index = heapq.heappop(load) if load else passed.pop(0)
-            for one in passed:
-                heapq.heappush(load, one)
-            host = ready[index]
-            out += self._all(events.JobAssigned(at, num, job.attempt + 1, host.name))
-            heapq.heappush(load, ((len(host.jobs) + 1) / max(host.slots, 1), index))
-        return out
 
     # -- outcomes ------------------------------------------------------------------------------------------------
 

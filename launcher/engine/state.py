@@ -10,13 +10,15 @@ The scheduler sets them when it first plans with the fact. A journal does not ha
 from __future__ import annotations
 
 import enum
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from launcher import events
 from launcher.events import Event
 from launcher.util.exhaustive import assert_never
+from remote_agent.protocol.resources import Resources, Room
+from remote_agent.shared.room import SizedQueue
 
 __all__ = ["OVER", "HostPhase", "HostState", "RunState", "UnfinishedJob"]
 
@@ -46,7 +48,9 @@ OVER = (HostPhase.LOST, HostPhase.UNUSABLE)
 
 @dataclass
 class UnfinishedJob:
-    """An unfinished job. `attempt` is its last attempt, and `host` the host of that; empty while it waits."""
+    """An unfinished job. `attempt` is its last attempt, and `host` the host of that; empty while it waits. `needs`: what it takes of its
+    host, if it says so itself.
+    """
 
     num: int
     attempt: int = 0
@@ -56,6 +60,7 @@ class UnfinishedJob:
     failed_on: set[str] = field(default_factory=set)
     overrides: tuple[str, ...] = ()
     is_cancelled: bool = False
+    needs: Resources | None = None
     #: How many of its attempts came back unstarted. They do not count as tries.
     unstarted: int = 0
     #: The monotonic time at which its host is given up if the job has not ended. The scheduler sets it, like the times of a host.
@@ -72,11 +77,14 @@ class HostState:
     `most_ahead`: how many jobs may be queued on it beyond its slots; None for no limit. A host that closed by itself and opens
     again has little room. So that it does not close and open again and again, it gets only as many jobs as it has slots, until
     `calm` results have come.
+
+    `slots`: how many jobs run there at once that do not say what they need. `size`: what of it all jobs may take; None until it is known.
     """
 
     name: str
     phase: HostPhase = HostPhase.CONNECTING
     slots: int = 1
+    size: Room | None = None
     jobs: set[int] = field(default_factory=set)
     collecting: set[int] = field(default_factory=set)
     job_seconds: float | None = None
@@ -117,10 +125,29 @@ class HostState:
             if self.most_ahead >= _MAX_QUEUED:
                 self.most_ahead = None
 
-    def room(self, *, is_alone: bool = True) -> int:
-        """Return how many more jobs it may get now. `is_alone`: no other host could take them."""
-        if self.phase is not HostPhase.READY or self.closed is not None:
-            return 0
+    def may_hold(self, needs: Resources | None) -> bool:
+        """Whether it is large enough for such a job, or may turn out to be."""
+        if self.size is not None:
+            return not self.size.lacks(needs)
+        # An agent of an earlier version knows only jobs that are alike.
+        return needs is None or self.phase is not HostPhase.READY
+
+    def lacks(self, needs: Resources | None) -> str:
+        """Return why it is not large enough for such a job."""
+        return (
+            self.size.lacks(needs) if self.size is not None else "its agent knows no jobs with `resources` of their own"
+        )
+
+    def weight(self, needs: Resources | None) -> float:
+        """Return how many slots such a job takes."""
+        if needs is None or self.size is None:
+            return 1
+        return self.slots * max(
+            (need / there for need, there in zip(needs, self.size.has, strict=True) if there), default=0
+        )
+
+    def ahead(self, *, is_alone: bool = True) -> int:
+        """Return how many jobs may wait there. `is_alone`: no other host could take them."""
         if not is_alone and (self.job_seconds is None or self.job_seconds > _LONG):
             # Nothing is known yet, or a job takes much longer than a round trip. The first free host gets what waits.
             ahead = 0
@@ -131,7 +158,7 @@ class HostState:
             ahead = min(max(ahead, 1), _MAX_QUEUED)
         if self.most_ahead is not None:
             ahead = min(ahead, self.most_ahead)
-        return max(0, self.slots + ahead - len(self.jobs))
+        return ahead
 
 
 class RunState:
@@ -140,7 +167,9 @@ class RunState:
     def __init__(self, hosts: list[str]) -> None:
         self.hosts: dict[str, HostState] = {name: HostState(name) for name in hosts}
         self.jobs: dict[int, UnfinishedJob] = {}
-        self.pending: OrderedDict[int, None] = OrderedDict()
+        self.pending: SizedQueue[int, Resources | None] = SizedQueue()
+        #: How many jobs say themselves what they need.
+        self.sized = 0
         self.next_num = 0
         self.counts: Counter[str] = Counter()
         self.interrupted: events.RunInterrupt | None = None
@@ -165,12 +194,11 @@ class RunState:
         """Apply an event to the state. The most frequent events come first; some change nothing."""
         match event:
             case events.JobQueued():
-                self.jobs[event.num] = UnfinishedJob(event.num, overrides=tuple(event.overrides))
-                self.pending[event.num] = None
+                self._add(UnfinishedJob(event.num, overrides=tuple(event.overrides)), event.needs)
                 self.next_num = max(self.next_num, event.num + 1)
             case events.JobAssigned():
                 job = self.jobs[event.num]
-                del self.pending[event.num]
+                self.pending.remove(event.num)
                 job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
                 self.hosts[event.host].jobs.add(event.num)
             case events.AttemptStarted():
@@ -192,6 +220,7 @@ class RunState:
                 host = self.hosts[event.host]
                 host.phase, host.slots, host.ready_since, host.why = HostPhase.READY, event.slots, None, ""
                 host.boot_id = event.boot_id
+                host.size = Room.from_json(event.room) if event.room is not None else None
                 # If a time limit passed without a link, that is not the jobs' fault.
                 self.fresh += host.jobs
             case events.HostUnknown():
@@ -239,6 +268,12 @@ class RunState:
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
+    def _add(self, job: UnfinishedJob, needs: dict[str, Any] | None) -> None:
+        job.needs = Resources.from_json(needs) if needs is not None else None
+        self.sized += needs is not None
+        self.jobs[job.num] = job
+        self.pending.append(job.num, job.needs)
+
     def _apply_attempt_ended(self, event: events.AttemptEnded) -> None:
         job = self.jobs[event.num]
         job.ended = {"status": event.status, "duration": event.duration, "error": event.error}
@@ -261,21 +296,20 @@ class RunState:
         elif not job.has_started and job.ended is None:
             job.unstarted += 1
         job.host, job.ended, job.has_started = "", None, False
-        self.pending[event.num] = None
-        self.pending.move_to_end(event.num, last=False)
+        self.pending.prepend(event.num, job.needs)
 
     def _apply_job_returned(self, event: events.JobReturned) -> None:
         self._remove_from_host(event.num, event.host)
         self._note_working_link(event.host, event.error)
-        self.pending.pop(event.num, None)
-        del self.jobs[event.num]
+        if event.num in self.pending:
+            self.pending.remove(event.num)
+        self.sized -= self.jobs.pop(event.num).needs is not None
         self.counts[event.status] += 1
         if event.error:
             self.counts["kind:" + event.error["kind"]] += 1
 
     def _apply_job_retried(self, event: events.JobRetried) -> None:
-        self.jobs[event.num] = UnfinishedJob(event.num, attempt=event.attempt, overrides=tuple(event.overrides))
-        self.pending[event.num] = None
+        self._add(UnfinishedJob(event.num, attempt=event.attempt, overrides=tuple(event.overrides)), event.needs)
         self.counts[event.status] -= 1
         if event.error_kind:
             self.counts["kind:" + event.error_kind] -= 1
@@ -305,4 +339,4 @@ class RunState:
             host.phase = HostPhase.UNKNOWN if known else HostPhase.CONNECTING
             host.unknown_since, host.ready_since = None, None
             host.why = "another controller has taken over the run" if known else ""
-            host.closed, host.may_open, host.closed_since = None, False, None
+            host.closed, host.may_open, host.closed_since, host.size = None, False, None, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from launcher.engine.placing import HostView
 from launcher.engine.state import HostPhase, HostState, RunState, UnfinishedJob
 
 __all__ = ["WorkStealing"]
@@ -37,59 +38,63 @@ class WorkStealing:
     def choose(self, now: float, prepared: set[str], able: set[str]) -> dict[str, list[str]]:
         """Return host -> attempts to ask for. See `Scheduler.take_back`."""
         self.look_at = math.inf
-        idle = [host for host in self.state.hosts.values() if host.name in prepared and self._is_idle(host)]
+        views = [HostView(self.state, host) for host in self.state.hosts.values() if host.phase is HostPhase.READY]
+        idle = [view for view in views if view.host.name in prepared and self._is_idle(view)]
         if not idle:
             self._waits_since = {}
             return {}
         self.asked = {num: asked for num, asked in self.asked.items() if self._waits(num, *asked)}
-        wanted = sum(host.slots - len(host.jobs) for host in idle) - len(self.asked)
+        for num in self.asked:
+            self._place(self.state.jobs[num], idle)
         before, self._waits_since = self._waits_since, {}
         chosen: dict[str, list[str]] = {}
-        busy = [
-            host
-            for host in self.state.hosts.values()
-            if host.name in able and host.phase is HostPhase.READY and host.jobs and host not in idle
-        ]
+        busy = [view for view in views if view.host.name in able and view.host.jobs and view not in idle]
         # The one whose jobs would wait longest comes first.
-        for host in sorted(busy, key=lambda one: -_seconds_of_work(one, len(one.jobs))):
-            if wanted <= 0:
+        for view in sorted(busy, key=lambda one: -_seconds_of_work(one.host, len(one.host.jobs))):
+            if not self.state.sized and all(other.waiting >= 0 for other in idle):
                 break
-            jobs = self._ripe(host, idle, before, now)
-            taken = jobs[: max(wanted, self._share(len(jobs), host, idle))]
-            wanted -= len(taken)
+            hosts = [other.host for other in idle]
+            jobs = self._ripe(view, hosts, before, now)
+            share = self._share(len(jobs), view.host, hosts) if not self.state.sized else 0
+            taken = [job for place, job in enumerate(jobs) if self._place(job, idle) or place < share]
             for job in taken:
-                self.asked[job.num] = (job.attempt, host.name)
+                self.asked[job.num] = (job.attempt, view.host.name)
             if taken:
-                chosen[host.name] = [f"{job.num}.{job.attempt}" for job in taken]
+                chosen[view.host.name] = [f"{job.num}.{job.attempt}" for job in taken]
         return chosen
 
     def forget(self, host: str) -> None:
         """Forget what this host was asked for: it has a new link, over which no answer comes."""
         self.asked = {num: asked for num, asked in self.asked.items() if asked[1] != host}
 
-    def _is_idle(self, host: HostState) -> bool:
-        """Whether a job would start there at once. A host where jobs wait has no free slot, or cannot start them."""
-        return (
-            host.phase is HostPhase.READY
-            and host.closed is None
-            and len(host.jobs) < host.slots
-            and all(self.state.jobs[num].has_started for num in host.jobs)
-        )
+    def _is_idle(self, view: HostView) -> bool:
+        """Whether some job would start there at once. A host where jobs wait has no room, or cannot start them."""
+        host = view.host
+        has_room = view.waiting < 0 or bool(self.state.sized)
+        return host.closed is None and has_room and all(self.state.jobs[num].has_started for num in host.jobs)
+
+    @staticmethod
+    def _place(job: UnfinishedJob, idle: list[HostView]) -> bool:
+        """Count a job for an idle host where it would start. Returns False if there is none."""
+        for view in idle:
+            if view.host.may_hold(job.needs) and view.host.name not in job.failed_on and view.has_room(job.needs):
+                view.add(job.num, job.needs)
+                return True
+        return False
 
     def _waits(self, num: int, attempt: int, host: str) -> bool:
         job = self.state.current(num, attempt, host)
         return job is not None and not job.has_started and self.state.hosts[host].phase is HostPhase.READY
 
-    def _ripe(
-        self, host: HostState, idle: list[HostState], before: dict[int, float], now: float
-    ) -> list[UnfinishedJob]:
+    def _ripe(self, view: HostView, idle: list[HostState], before: dict[int, float], now: float) -> list[UnfinishedJob]:
         """Return the jobs to take back from a host, those first that it would start last."""
+        host = view.host
         waiting = [self.state.jobs[num] for num in sorted(host.jobs, reverse=True)]
         waiting = [job for job in waiting if not (job.has_started or job.is_cancelled or job.num in self.asked)]
-        beyond_slots = len(host.jobs) - host.slots - sum(asked[1] == host.name for asked in self.asked.values())
+        beyond_slots = view.waiting - sum(asked[1] == host.name for asked in self.asked.values())
         ripe = []
         for place, job in enumerate(waiting):
-            if all(other.name in job.failed_on for other in idle):
+            if all(other.name in job.failed_on or not other.may_hold(job.needs) for other in idle):
                 continue
             since = self._waits_since[job.num] = before.get(job.num, now)
             if now >= since + _SOON or (

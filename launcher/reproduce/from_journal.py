@@ -84,13 +84,13 @@ def recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, result
         job = reader.job(num)
         if job is None:
             raise UsageError(f"run {record.run} has no job {num}")
-        overrides, _, payload, _ = job
+        overrides, _, payload, spec = job
         if not payload:
             raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
         host, environment = _where(reader, num)
         shared = reader.blob("shared") or b""
-    again = _again_of(setup, record, payload, overrides, shared)
+    again = dataclasses.replace(_again_of(setup, record, payload, overrides, shared), needs=spec.needs)
     values = {**os.environ, **(env or {})}
     names = run_record.variables(record)
     missing = [name for name in names if name not in values]

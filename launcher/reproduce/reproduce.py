@@ -130,6 +130,8 @@ def _set_up(
         folder=where,
         naming=naming,
         is_exact=is_exact,
+        # What is asked for now counts.
+        needs=None if asked.resources else target.setup.needs,
     )
     if is_exact and setup.snapshot is None:
         raise UsageError(
@@ -175,7 +177,7 @@ def _debug(setup: PlainAgain | HydraAgain) -> tuple[Path, Outcome, str]:
             sys_path = [str(code / path) for path in zygote.sys_path]
             zygote = zygote._replace(cwd=str(code / zygote.cwd), sys_path=sys_path, code_root=str(code))
         spec = setup.queued(0, setup.overrides, setup.folder, "job", b"").spec
-        job = ForkSpec(spec._replace(attempt=1, output_dir=str(setup.folder)), {}, str(scratch), "", []).to_json()
+        job = ForkSpec(spec._replace(attempt=1, output_dir=str(setup.folder)), {}, str(scratch), "", [], 0).to_json()
         (scratch / "spec.json").write_text(json.dumps({"zygote": zygote.to_json(), "job": job}))
         (scratch / "shared").write_bytes(prepared.shared)
         (scratch / "payload").write_bytes(setup.payload)

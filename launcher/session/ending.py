@@ -155,7 +155,7 @@ def _by_host(engine: Engine) -> list[str]:
         nums = sorted(host.jobs.copy() | host.collecting.copy())
         if nums:
             named.append(f"{_named(nums)} on {host.name}" + (f" ({host.why})" if host.why else ""))
-    waiting = sorted(engine.scheduler.pending.copy())
+    waiting = sorted(engine.scheduler.pending)
     if waiting:
         named.append(f"{_named(waiting)} on no host yet")
     return named

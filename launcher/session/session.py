@@ -317,23 +317,47 @@ class Session(RunSession, concurrent.futures.Executor):
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
+    @overload  # type: ignore[override]  # `resources` is not fn's, as with other executors for many hosts
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, resources: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Job[T]: ...
     @overload
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Job[T]: ...
-    @overload
-    def submit(self, fn: str | None, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
-    def submit(self, fn: Callable[..., Any] | str | None, /, *args: Any, **kwargs: Any) -> Job[Any]:
+    def submit(
+        self, fn: str | None, /, *args: Any, resources: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Job[Any]: ...
+    def submit(
+        self,
+        fn: Callable[..., Any] | str | None,
+        /,
+        *args: Any,
+        resources: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Job[Any]:
         """Run fn on some host. Returns at once, unless very many jobs are under way. Any thread may call it.
 
         A single argument that is a mapping, a dataclass or a config is the job's config: fn(config). Other arguments are passed to
         fn as they are, fn(*args, **kwargs), and the job has an empty config.
 
+        Args:
+            resources: what this job needs of its host (gpus, cpus, memory). What it does not say is the run's, and None means none. It is
+                not passed to fn.
+
         Raises:
-            UsageError: fn cannot be called, or not with a single config.
+            UsageError: fn cannot be called, or not with a single config; or `resources` make no sense, or are more than any host has.
             SessionError: the session is closed.
         """
-        if len(args) == 1 and not kwargs and _is_config(args[0]):
-            return self._submit_from_anywhere(fn, lambda num: self.setup.job(num, fn, args[0], ()), with_config=True)
-        return self._submit_from_anywhere(fn, lambda num: self.setup.call_job(num, fn, args, kwargs), with_config=False)
+        needs = self.setup.needs_of(resources)
+        with_config = len(args) == 1 and not kwargs and _is_config(args[0])
+
+        def make(num: int) -> QueuedJob:
+            if with_config:
+                made = self.setup.job(num, fn, args[0], ())
+            else:
+                made = self.setup.call_job(num, fn, args, kwargs)
+            made.spec = made.spec._replace(needs=needs)
+            return made
+
+        return self._submit_from_anywhere(fn, make, with_config=with_config)
 
     def _submit_from_anywhere(self, task: Any, make: Callable[[int], QueuedJob], *, with_config: bool) -> Job[Any]:
         self._ensure_begun()
@@ -346,13 +370,19 @@ class Session(RunSession, concurrent.futures.Executor):
             return self.submit_made([make(self.next_num)], lambda: held.came)[0]
 
     def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        resources: Mapping[str, Any] | None = None,
     ) -> Iterator[T]:
         """Yield the values of fn over the items of the iterables, in order. A job's exception is raised when its turn comes.
 
         Args:
             timeout: seconds from the call within which each value must be there.
             chunksize: has no effect, because each item is a job with its own JobReturn.
+            resources: what each of these jobs needs; see `submit`.
 
         Raises:
             TimeoutError: a value is not there in time.
@@ -360,7 +390,7 @@ class Session(RunSession, concurrent.futures.Executor):
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         deadline = None if timeout is None else time.monotonic() + timeout
-        jobs = [self.submit(fn, *each) for each in zip(*iterables, strict=False)]
+        jobs = [self.submit(fn, *each, resources=resources) for each in zip(*iterables, strict=False)]
 
         def values() -> Iterator[T]:
             try:

@@ -16,6 +16,7 @@ from launcher.setup.hydra import HydraSetup
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _Again(RunSetup):
     """A run of one job that was composed earlier.
 
     Attributes:
-        payload, overrides: the job's.
+        payload, overrides, needs: the job's.
         shared: what its run's jobs shared; empty if there was no run.
         by_value, values: which parts of that were pickled by value.
         is_exact: run the code of `snapshot`, also on this machine.
@@ -49,6 +50,7 @@ class _Again(RunSetup):
     is_reproduction: ClassVar[bool] = True
     payload: bytes = b""
     overrides: tuple[str, ...] = ()
+    needs: Resources | None = None
     shared: bytes = b""
     by_value: bool = False
     values: tuple[str, ...] = ()
@@ -121,7 +123,7 @@ class _Again(RunSetup):
 
     def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Return the job as it was."""
-        return self.queued(num, self.overrides, self.folder, "job", self.payload)
+        return self.queued(num, self.overrides, self.folder, "job", self.payload, needs=self.needs)
 
     def cwd(self, is_sent: bool) -> str:
         """Return the folder that it was started in."""

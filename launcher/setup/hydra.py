@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import pickle
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,6 +38,7 @@ from launcher.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.runs.index import new_run_id
+from launcher.setup.job_resources import PLUGIN, RESOURCES, own_resources, resources_of
 from launcher.setup.plain_app import read_warnings
 from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
@@ -56,11 +58,12 @@ __all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"
 
 #: Keys of a launcher's node that are for Hydra, and not for the launcher.
 _OF_INSTANTIATE = ("_target_", "_recursive_")
+#: How many jobs of a sweep are looked at before it begins.
+_MAX_CHECKED = 500
 #: A number, a word or a path as the value of an override. It adds and removes no keys, and refers to nothing.
 _PLAIN_VALUE = re.compile(r"(?!null$)[-+\w.,%/ ]+", re.IGNORECASE)
 #: Formats whose result differs from one second to the next.
 _TO_THE_SECOND = re.compile(r"(?<!%)(?:%%)*%-?[STXcrsf]")
-_PLUGIN = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -203,6 +206,7 @@ class HydraSetup(RunSetup):
             composed = self._composed(num, overrides)
             self._check_resolves(composed, overrides)
             output_dir, relative = self._output_dir_of(composed, num)
+            needs = self.needs_of(self._own_resources(composed), RESOURCES)
             settle(composed, output_dir)
             content = {
                 "config": composed,
@@ -215,7 +219,43 @@ class HydraSetup(RunSetup):
             place = self.folder if self.mode == "RUN" else self.folder / str(num)
             failure = ("config", f"the job's config cannot be made: {type(error).__name__}: {error}")
             return self.queued(num, overrides, place, str(num), b"", failure)
-        return self.queued(num, raw_texts(composed.hydra.overrides.task), output_dir, relative, payload)
+        return self.queued(num, raw_texts(composed.hydra.overrides.task), output_dir, relative, payload, needs=needs)
+
+    def check_sizes(self, jobs: Iterable[Sequence[str]]) -> None:
+        """Refuse a sweep with a job that says of what it needs what makes no sense, or more than any host has.
+
+        Args:
+            jobs: the overrides of each. Of those beyond the first few hundred, such a job fails when its turn comes.
+
+        Raises:
+            ConfigError, InventoryError: naming the job's overrides.
+        """
+        from omegaconf import OmegaConf
+
+        launcher = self.root_config.hydra.launcher
+        depends = OmegaConf.is_dict(launcher) and "${" in OmegaConf.to_yaml(launcher)
+        groups = {str(name) for name in self.root_config.hydra.runtime.choices}
+        seen = set()
+        for overrides in itertools.islice(jobs, _MAX_CHECKED):
+            telling = tuple(one for one in overrides if depends or _is_telling(one, groups))
+            if not telling or telling in seen:
+                continue
+            seen.add(telling)
+            try:
+                own = self._own_resources(self._composed(0, overrides))
+            except Exception:  # noqa: BLE001, S112 - this job fails with it when its turn comes
+                continue
+            try:
+                self.needs_of(own, RESOURCES)
+            except UsageError as error:
+                raise type(error)(f"{error} (job with {' '.join(map(without_value, overrides))})") from None
+
+    def _own_resources(self, composed: DictConfig) -> Any:
+        return own_resources(resources_of(composed), self._usual_resources)
+
+    @functools.cached_property
+    def _usual_resources(self) -> Any:
+        return resources_of(self.root_config)
 
     def in_folder(self, folder: Path) -> Self:
         """Return the same run in another folder.
@@ -312,6 +352,12 @@ class HydraSetup(RunSetup):
         return [*self.earlier, *returns] if self.earlier else returns
 
 
+def _is_telling(override: str, groups: set[str]) -> bool:
+    """Whether an override may change what a job says that it needs: one of Hydra's own keys, or of a config group."""
+    key = override.partition("=")[0].lstrip("+~")
+    return key.startswith("hydra.") or key.partition("@")[0] in groups or "/" in key
+
+
 def _halves(override: str) -> tuple[str, str]:
     key, equals, value = override.partition("=")
     return key + equals, value
@@ -342,7 +388,7 @@ def with_configured(options: LaunchConf, config: DictConfig) -> LaunchConf:
     from omegaconf import OmegaConf
 
     node = config.hydra.launcher
-    if not OmegaConf.is_dict(node) or node.get("_target_") != _PLUGIN:
+    if not OmegaConf.is_dict(node) or node.get("_target_") != PLUGIN:
         return options
     plain: Any = OmegaConf.to_container(node, resolve=True)
     try:

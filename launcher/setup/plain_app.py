@@ -16,6 +16,7 @@ from launcher.inventory import host_specs
 from launcher.runs.index import new_run_id
 from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for
+from launcher.setup.job_resources import RESOURCES, own_resources, resources_of
 from launcher.setup.run_setup import RunSetup
 
 if TYPE_CHECKING:
@@ -104,12 +105,27 @@ class PlainAppSetup(RunSetup):
         In RUN mode it has the changes that `on_run_start` made to its config.
         """
         assert self.composition is not None
-        composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
-        return super().job(num, task, _own_part(composed), overrides)
+        if self.mode == "RUN":
+            return super().job(num, task, _own_part(self.root_config), overrides)
+        composed = self.composition.job_config(num, overrides)
+        made = super().job(num, task, _own_part(composed), overrides)
+        try:
+            own = own_resources(_resources(composed), _resources(self.composition.config))
+            made.spec = made.spec._replace(needs=self.needs_of(own, RESOURCES))
+        except Exception as error:  # noqa: BLE001 - a resolver in the config may raise anything
+            made.failure = ("config", str(error))
+        return made
 
     def arguments(self) -> list[str]:
         """Return the overrides, as in `python my_app.py OVERRIDES`."""
         return list(self.given)
+
+
+def _resources(config: Any) -> Any:
+    """Return what the `hydra` node of a config says that a job needs."""
+    if isinstance(config, LazyConfig):
+        config = config.made if config.unread is None else {}
+    return {} if isinstance(config, dict) else resources_of(config)
 
 
 def _own_part(config: Any) -> Any:

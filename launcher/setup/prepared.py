@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from launcher.inventory import HostSpec
     from launcher.setup.run_setup import RunSetup
 
-__all__ = ["ZYGOTE", "PreparedRun", "prepare"]
+__all__ = ["ZYGOTE", "PreparedRun", "needed", "prepare"]
 
 #: The name of a run's only zygote on each host.
 ZYGOTE = "z1"
@@ -69,7 +69,7 @@ class PreparedRun:
             gpus=spec.gpus if not isinstance(spec.gpus, tuple) else list(spec.gpus),
             zygote=ZYGOTE,
             zygote_spec=self.zygote_of(spec),
-            needs=_needs(setup.options.resources),
+            needs=needed(setup.options.resources) if setup.options.resources else None,
             size=Resources(0, spec.cpus or 0, spec.memory or 0),
             lease=setup.options.lease,
             live=bool(setup.options.live),
@@ -247,9 +247,9 @@ def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     return why_it_stayed(file, snapshot)
 
 
-def _needs(given: Mapping[str, int]) -> Resources | None:
-    """Return what each job needs; a job that needs anything at all needs a CPU."""
-    return Resources(given.get("gpus", 0), given.get("cpus", 1), given.get("memory", 0)) if given else None
+def needed(said: Mapping[str, int]) -> Resources:
+    """Return what a job needs that says so. One that needs anything at all needs a CPU."""
+    return Resources(said.get("gpus", 0), said.get("cpus", 1), said.get("memory", 0))
 
 
 def _explainer(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from launcher import option_checks
 from launcher.code.snapshot import Snapshot
 from launcher.code.task import (
     Script,
@@ -30,7 +31,7 @@ from launcher.config.lazy import check_config_kind, checked_config, config_with_
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies
 from launcher.errors import ConfigError, UsageError
-from launcher.inventory import HostSpec, host_specs
+from launcher.inventory import HostSpec, check_size, host_specs
 from launcher.options import LaunchConf, options_of
 from launcher.results.job_returns import Decoder
 from launcher.runs.folder import Claim, Naming, claim
@@ -41,7 +42,7 @@ from launcher.serialization.modules import main_module_name
 from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.code import take_code
 from launcher.setup.folders import folder_for
-from launcher.setup.prepared import ZYGOTE, PreparedRun, prepare
+from launcher.setup.prepared import ZYGOTE, PreparedRun, needed, prepare
 from launcher.setup.run_pickler import RunPickler
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal, make_config, opened, put_text
@@ -49,6 +50,7 @@ from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
 from remote_agent.protocol.constants import SPARE_ENVIRONMENT
 from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
@@ -479,6 +481,7 @@ class RunSetup:
         relative: str,
         payload: bytes,
         failure: tuple[str, str] | None = None,
+        needs: Resources | None = None,
     ) -> QueuedJob:
         """Return a job with its spec."""
         options = self.options
@@ -496,8 +499,27 @@ class RunSetup:
             outputs=options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
             max_output_bytes=options.max_output_bytes,
             children_timeout=options.children_timeout,
+            needs=needs,
         )
         return QueuedJob(num, tuple(overrides), output_dir, payload, spec, failure)
+
+    def needs_of(self, own: Any, field: str = "resources") -> Resources | None:
+        """Return what a job needs that says `own` of it; None if that is what the run says. What a job does not say is the run's, and a
+        value of None means that nothing of it is needed.
+
+        Raises:
+            ConfigError: it makes no sense; the message begins with `field`.
+            InventoryError: all hosts are known to be too small.
+        """
+        if own is None:
+            return None
+        said = option_checks.resources(own, field)
+        run = self.options.resources
+        needs = {name: number for name, number in {**run, **said}.items() if own.get(name, number) is not None}
+        if needs == run:
+            return None
+        check_size(self.hosts, needs)
+        return needed(needs)
 
     def node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:
         """Return the `hydra` node of a job's config or, without a number, of the run's config."""

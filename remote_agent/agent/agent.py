@@ -187,13 +187,14 @@ class Agent:
     # -- the controller ------------------------------------------------------------------------------------------
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
-        self._queue.count_slots(hello)
+        room = self._queue.count_slots(hello)
         self._zygotes.threads = self._queue.threads
         return {
             # The log's id shows whether this is still the same spool. If a spool was removed, its successor does not know its attempts.
             "boot_id": "{}/{}".format(self._paths.boot, self._attempts.log.id.hex()),
             "slots": max(self._queue.slots, 1),
-            "too_small": self._queue.too_small,
+            "too_small": room.lacks(None),
+            "room": room.to_json(),
             "gpus": self._queue.gpus,
             "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
         }
@@ -263,6 +264,8 @@ class Agent:
         self._running.close_workers()
         self._zygotes.close()
         self._running.kill_workers()
+        if self._queue.shares is not None:
+            self._queue.shares.close()
         self._attempts.stop()
         self._background.stop()
         self._attempts.close()

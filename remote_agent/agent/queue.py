@@ -1,17 +1,19 @@
-"""The queue: attempts that wait for a slot. They are accepted, claimed, started in order, or given back.
+"""The queue: attempts that wait until the host has room for them. They are accepted, claimed, started, or given back.
 
 Rule: an attempt starts only when its claim is on the disk, so that no power cut makes it start twice. A few attempts are claimed
-before there is a slot for them, so that no job waits for the disk. A claim that finds no slot for a long time is released: after a
+before there is room for them, so that no job waits for the disk. A claim that finds no room for a long time is released: after a
 power cut claimed attempts are lost, and where jobs are long, waiting for the disk costs little. Attempts that an earlier agent
-accepted wait until the controller says `go`.
+accepted wait until the controller says `go`. Which of them has room, and in which order they start, says `remote_agent.shared.room`.
 """
 
 import itertools
 import time
-from collections import deque
-from typing import Callable, Deque, Dict, List, Optional
+from typing import Callable, List, Optional
 
+from remote_agent.agent.cpus import Cpus
+from remote_agent.agent.gpus import Gpus
 from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.shares import Shares
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.zygotes.client import ZygoteClient
@@ -21,10 +23,11 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.fields import FieldError, is_sha256
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Go, Hello, SendJob, Started, TakeBack
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.resources import Resources, Room
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.system.host import choose_gpus, count_slots, usable_cpus
-from remote_agent.system.resources import Slot, divide, memory_here, usable_cpu_ids
+from remote_agent.shared.room import SizedQueue
+from remote_agent.system.host import choose_gpus, usable_cpus
+from remote_agent.system.resources import memory_here, room_here, usable_cpu_ids
 
 __all__ = ["JobQueue", "started"]
 
@@ -39,83 +42,70 @@ Start = Callable[[Attempt, ZygoteClient], None]
 
 
 class JobQueue:
-    """The queue and the slots of a host. `start` is set by the agent."""
+    """The queue of a host, and what its jobs have of it. `start` is set by the agent."""
 
     def __init__(self, attempts: Attempts, zygotes: Zygotes, controller: Controller) -> None:
         self._attempts = attempts
         self._zygotes = zygotes
         self._controller = controller
-        self._queue: Deque[Attempt] = deque()
-        self._slots: List[Slot] = []
-        self._free: List[int] = []
+        self._queue: "SizedQueue[Attempt, Optional[Resources]]" = SizedQueue()
         self._is_held = False
         self._job_seconds = 1.0
         self._started_at = time.monotonic()
+        #: None until the first controller has said hello.
+        self.shares: Optional[Shares] = None
         self.gpus: List[str] = []
-        #: Why no job of this run's size can run here; empty if one can.
-        self.too_small = ""
-        #: The CPUs of a job; 0 if the run does not say it.
+        #: The CPUs of a job that says nothing of itself; 0 if the run does not say it either.
         self.threads = 0
         self.start: Start = _no_start
 
     def __bool__(self) -> bool:
         return bool(self._queue)
 
-    # -- slots ---------------------------------------------------------------------------------------------------
+    # -- the host ------------------------------------------------------------------------------------------------
 
     @property
     def slots(self) -> int:
-        """How many jobs run here at the same time."""
-        return len(self._slots)
+        """How many jobs run here at the same time that do not say what they need."""
+        return self.shares.slots if self.shares is not None else 0
 
-    def count_slots(self, hello: Hello) -> None:
-        """Set the slots that the first controller asks for. Attempts that run already keep theirs.
+    def count_slots(self, hello: Hello) -> Room:
+        """Set what the jobs may have, as the first controller asks for, and return it. Attempts that run already keep what they have.
 
         Raises:
             wire.ProtocolError: code `field`: the number of slots makes no sense.
             FieldError: the jobs' resources make no sense.
         """
-        if self._slots:
-            return
-        slots, gpus = hello["slots"], hello["gpus"]
+        if self.shares is not None:
+            return self.shares.room
+        slots = hello["slots"]
         if not (slots is None or slots == "auto" or (isinstance(slots, int) and 1 <= slots <= 100_000)):
             raise wire.ProtocolError("field", "hello: slots are {!r}".format(slots))
-        if hello["needs"] is None:
-            environments, self.gpus = count_slots(slots, gpus)
-            self._slots = [Slot(one, []) for one in environments]
-        else:
-            needs, given = Resources.from_json(hello["needs"]), Resources.from_json(hello["size"] or {})
-            self.gpus, self.threads = choose_gpus(gpus), needs.cpus
-            self._slots, self.too_small = divide(
-                needs,
-                given,
-                self.gpus,
-                usable_cpu_ids(),
-                usable_cpus(),
-                memory_here(),
-                slots if isinstance(slots, int) else None,
-            )
-        taken = {attempt.slot for attempt in self._attempts.active()}
-        self._free = [slot for slot in range(len(self._slots)) if slot not in taken]
+        needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
+        given = Resources.from_json(hello["size"] or {})
+        self.gpus, self.threads = choose_gpus(hello["gpus"]), needs.cpus if needs is not None else 0
+        has = Resources(len(self.gpus), given.cpus or usable_cpus(), given.memory or memory_here())
+        cpus = usable_cpu_ids()
+        self.shares = Shares(
+            room_here(needs, has, slots),
+            Gpus(self.gpus),
+            # If the user says that there are more CPUs than there are, no job has CPUs of its own.
+            Cpus(cpus if has.cpus <= len(cpus) else []),
+            is_sized=needs is not None,
+        )
+        self.shares.restore(self._attempts.active())
+        return self.shares.room
 
-    def environment(self, attempt: Attempt) -> Dict[str, str]:
-        """The environment variables of the attempt's slot."""
-        return dict(self._slot(attempt).environment)
-
-    def cpus(self, attempt: Attempt) -> List[int]:
-        """The CPUs of the attempt's slot; empty for all."""
-        return self._slot(attempt).cpus
-
-    def _slot(self, attempt: Attempt) -> Slot:
-        slot = attempt.slot
-        return self._slots[slot] if slot is not None and slot < len(self._slots) else Slot({}, [])
+    def threads_of(self, attempt: Attempt) -> int:
+        """How many threads numerical libraries of a job should start; 0 for what they choose."""
+        return self.shares.threads(attempt) if self.shares is not None else self.threads
 
     def release_slot(self, attempt: Attempt) -> None:
-        """Free the slot of an attempt whose process has ended."""
+        """Take back what an attempt has of the host: its process has ended."""
         if attempt.slot is None:
             return
-        if attempt.slot < len(self._slots):
-            self._free.append(attempt.slot)
+        if self.shares is not None:
+            self.shares.release(attempt)
         attempt.slot = None
         if attempt.begun_at is not None:
             self._job_seconds += 0.2 * (time.monotonic() - attempt.begun_at - self._job_seconds)
@@ -124,7 +114,8 @@ class JobQueue:
 
     def restore(self, queued: List[Attempt]) -> None:
         """Queue the attempts that an earlier agent accepted and did not start. They wait until the controller says `go`."""
-        self._queue.extend(queued)
+        for attempt in queued:
+            self._queue.append(attempt, attempt.spec.needs)
         self._is_held = bool(queued)
 
     def on_go(self, header: Go, payload: bytes) -> None:
@@ -150,7 +141,7 @@ class JobQueue:
         if blob is not None and self._zygotes.unstored(blob):
             self._give_back(attempt, "spool: " + self._zygotes.unstored(blob), asked=False)
             return
-        self._queue.append(attempt)
+        self._queue.append(attempt, spec.needs)
 
     def requeue(self, attempt: Attempt) -> None:
         """Put an attempt that was certainly not started back to the front of the queue."""
@@ -161,7 +152,7 @@ class JobQueue:
         attempt.deadline = attempt.handed_at = attempt.status = None
         attempt.pid, attempt.pid_started, attempt.is_reused, attempt.worker = None, "", False, None
         attempt.has_exited = attempt.is_polled = False
-        self._queue.appendleft(attempt)
+        self._queue.prepend(attempt, attempt.spec.needs)
 
     def cancel(self, attempt: Attempt, kind: str, why: str) -> None:
         """Cancel an attempt that waits."""
@@ -176,13 +167,9 @@ class JobQueue:
         log says that an attempt is gone.
         """
         asked = set(header["attempts"])
-        given: List[Attempt] = []
-        kept: List[Attempt] = []
-        for attempt in self._queue:
-            # The controller knows of a recorded start, also where it did not come to a process.
-            (given if attempt.id in asked and attempt.started_at is None else kept).append(attempt)
-        self._queue = deque(kept)
-        for attempt in given:
+        # The controller knows of a recorded start, also where it did not come to a process.
+        for attempt in [one for one in self._queue if one.id in asked and one.started_at is None]:
+            self._queue.remove(attempt)
             self._give_back(attempt, "", asked=True)
         for attempt_id in header["attempts"]:
             attempt_here = self._attempts.get(attempt_id)
@@ -195,7 +182,7 @@ class JobQueue:
 
     def spool_failed(self, error: str) -> None:
         """Give all attempts that have not started back to the controller: another host may have a disk that works."""
-        queued, self._queue = self._queue, deque()
+        queued, self._queue = self._queue, SizedQueue()
         for attempt in queued:
             if attempt.started_at is not None:
                 # The controller knows that it has started, and does not take it back.
@@ -205,12 +192,9 @@ class JobQueue:
 
     def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """Fail all attempts that wait for this zygote."""
-        queued, self._queue = self._queue, deque()
-        for attempt in queued:
-            if attempt.spec.zygote == zygote.key:
-                self._fail(attempt, error)
-            else:
-                self._queue.append(attempt)
+        for attempt in [one for one in self._queue if one.spec.zygote == zygote.key]:
+            self._queue.remove(attempt)
+            self._fail(attempt, error)
 
     def _fail(self, attempt: Attempt, error: JobError) -> None:
         self._attempts.record_final(attempt, failed_envelope(attempt, error, None), NO_PARTS, b"")
@@ -218,28 +202,37 @@ class JobQueue:
     # -- starting ------------------------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
-        """Claim ahead, and start what can be started."""
-        if self._attempts.error or self._is_held or not self._queue:
+        """Claim ahead, and start what has room."""
+        shares = self.shares
+        if self._attempts.error or self._is_held or not self._queue or shares is None:
             return
-        if not self._free and self._queue[0].is_claimed and time.monotonic() - self._started_at > _LONG:
+        for attempt in shares.too_large(self._queue):
+            self._queue.remove(attempt)
+            self._fail(attempt, JobError("host", message=shares.room.lacks(attempt.spec.needs)))
+        chosen = shares.next(self._queue)
+        if not chosen and time.monotonic() - self._started_at > _LONG:
             self._release_claims()
-        for attempt in itertools.islice(self._queue, len(self._free) + self._claims_ahead()):
+        following = itertools.islice(self._queue, len(chosen) + self._claims_ahead(shares))
+        for attempt in itertools.chain(chosen, following):
             if not attempt.is_claiming and not attempt.is_claimed and self._zygote_of(attempt) is not None:
                 self._attempts.record_claim(attempt)
-        while self._free and self._queue and self._queue[0].is_claimed:
-            zygote = self._zygote_of(self._queue[0])
-            if zygote is None:
+        for attempt in chosen:
+            zygote = self._zygote_of(attempt)
+            if zygote is None or not attempt.is_claimed or not shares.take(self._queue):
                 break
-            self._start(self._queue.popleft(), zygote)
+            self._queue.remove(attempt)
+            self._start(attempt, zygote)
+            if attempt.state == "queued":
+                break
 
-    def _claims_ahead(self) -> int:
-        """How many attempts may be claimed before there is a slot for them."""
+    def _claims_ahead(self, shares: Shares) -> int:
+        """How many attempts may be claimed before there is room for them."""
         if self._job_seconds >= _LONG:
             return 0
-        return min(_MAX_AHEAD, len(self._slots) * (1 + int(_AHEAD / max(self._job_seconds, 0.001))))
+        return min(_MAX_AHEAD, max(shares.slots, 1) * (1 + int(_AHEAD / max(self._job_seconds, 0.001))))
 
     def _release_claims(self) -> None:
-        """Release the claims for the next slots, because nothing has started for a long time.
+        """Release the claims for what comes next, because nothing has started for a long time.
 
         This needs no sync of its own: the claims hold until it is on the disk, and a new claim comes after it.
         """
@@ -254,12 +247,12 @@ class JobQueue:
         return zygote if zygote is not None and zygote.state == "ready" else None
 
     def _start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
-        attempt.slot = self._free.pop(0)
         self._started_at = time.monotonic()
         attempt.state = "claimed"
         attempt.begun_at = self._started_at
         attempt.started_at = time.time()
-        self._attempts.record(attempt, "started", {"slot": attempt.slot, "at": attempt.started_at})
+        share = {"slot": attempt.slot, "gpus": attempt.gpus, "cpus": attempt.cpus}
+        self._attempts.record(attempt, "started", dict(share, at=attempt.started_at))
         if not self._attempts.write():
             # Its start is not recorded, so the attempt goes back to the controller with the rest of the queue.
             attempt.started_at = None

@@ -14,6 +14,7 @@ from typing import Callable, Dict, Iterator, List, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue, started
+from remote_agent.agent.shares import variables
 from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
@@ -100,10 +101,19 @@ class RunningJobs:
 
     def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
         """The spec for the process of an attempt. `payload_file`: where its payload is, if that is not sent along."""
-        slot_env: Dict[str, Optional[str]] = dict(self._queue.environment(attempt))
+        slot_env: Dict[str, Optional[str]] = dict(self._variables(attempt))
         slot_env[TOKEN] = self._paths.token(attempt)
         job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
-        return ForkSpec(job, slot_env, self._paths.spool, payload_file, self._queue.cpus(attempt))
+        return ForkSpec(job, slot_env, self._paths.spool, payload_file, attempt.cpus, self._queue.threads)
+
+    def _variables(self, attempt: Attempt) -> Dict[str, str]:
+        """The variables of the attempt's share: its GPUs and, if its number of CPUs is not the run's, its threads."""
+        found = variables(attempt)
+        threads = self._queue.threads_of(attempt)
+        zygote = self._zygotes.get(attempt.spec.zygote)
+        if threads != self._queue.threads and zygote is not None:
+            found.update(dict.fromkeys(zygote.own_threads(), str(threads)))
+        return found
 
     def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
@@ -127,7 +137,7 @@ class RunningJobs:
         if zygote.isolation != "reuse" or header["t"] != "fork":
             self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self.drain(attempt))
             return
-        worker = attempt.worker = Worker(attempt, zygote, self._queue.environment(attempt), ours)
+        worker = attempt.worker = Worker(attempt, zygote, self._variables(attempt), ours)
         self._workers.add(worker)
         self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self._drain_worker(worker))
 
@@ -154,20 +164,18 @@ class RunningJobs:
     # -- with workers --------------------------------------------------------------------------------------------
 
     def _hand_to_worker(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> bool:
-        """Give a job to the worker of its slot. Returns False if there is none for it.
+        """Give a job to a worker that waits, and had the same GPUs and threads. Returns False if there is none for it.
 
         Raises:
             OSError: a file cannot be opened.
         """
-        fitting = None
-        environment = self._queue.environment(attempt)
-        for worker in self._workers.idle(attempt.slot):
-            is_same = worker.zygote is zygote and worker.environment == environment
-            if is_same and worker.pid is not None and len(payload) <= _MAX_TO_WORKER:
-                fitting = worker
-            else:
+        environment = self._variables(attempt)
+        idle = self._workers.idle()
+        fitting = next((one for one in idle if one.zygote is zygote and one.environment == environment), None)
+        if fitting is None or fitting.pid is None or len(payload) > _MAX_TO_WORKER:
+            # The job gets a new process. One that waits goes for it, so that there are never more than ran at once.
+            for worker in idle[:1] if fitting is None else [fitting]:
                 self._end_worker(worker)
-        if fitting is None:
             return False
         attempt.pid, attempt.pid_started, attempt.is_reused = fitting.pid, fitting.started, True
         # This is in the file before the worker has the job, so that a later agent finds the process.

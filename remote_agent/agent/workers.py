@@ -1,6 +1,6 @@
 """Workers: the processes that take job after job (`isolation: reuse`), as the agent sees them.
 
-Rule: a worker belongs to one slot, and gets a job only when the log says that the one before is over. So no signal and no message for
+Rule: a worker gets only jobs with the variables of its first one, and only when the log says that the one before is over. So no signal and no message for
 a job can reach the next one, and no later agent takes the process for an earlier job's. Whatever is in doubt ends the worker.
 """
 
@@ -30,7 +30,6 @@ class Worker:
         #: By this name its zygote reports it: that of its first job.
         self.name = attempt.id
         self.zygote = zygote
-        self.slot = attempt.slot
         self.environment = environment
         self.attempt: Optional[Attempt] = attempt
         self.pid: Optional[int] = None
@@ -71,10 +70,6 @@ class Workers:
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._by_name.values()))
 
-    def idle(self, slot: Optional[int] = None) -> List[Worker]:
-        """Return the workers that wait, all of them or those of a slot."""
-        return [
-            one
-            for one in self._by_name.values()
-            if one.attempt is None and not one.is_last and slot in (None, one.slot)
-        ]
+    def idle(self) -> List[Worker]:
+        """Return the workers that wait; the one that was made first comes first."""
+        return [one for one in self._by_name.values() if one.attempt is None and not one.is_last]

@@ -5,6 +5,7 @@ Rule: until `done` is sent, SIGTERM and SIGINT become exceptions in the main thr
 that our own code is never interrupted. This holds for the process of the job: processes that it forks are as in plain Python.
 """
 
+import contextlib
 import functools
 import io
 import itertools
@@ -34,6 +35,7 @@ __all__ = [
     "begin_job",
     "get_handler",
     "hold_standard_fds",
+    "keep_threads_to",
     "keep_to",
     "open_streams",
     "reset_signals",
@@ -234,13 +236,22 @@ def begin_job(streams: List[int], environment: Dict[str, Any], cwd: str, umask: 
 
 
 def keep_to(cpus: List[int]) -> None:
-    """Run this process, and what it starts, on these CPUs; on all if there are none."""
+    """Run this process, and what it starts, on these CPUs; if there are none, on those on which it runs already."""
     if cpus and sys.platform != "darwin":
         try:
             os.sched_setaffinity(0, cpus)
         except OSError as error:
             # The host's CPUs have changed since the run began. The job can run on those that are left.
             print("cannot keep the job to CPUs {}: {}".format(cpus, error), file=sys.stderr)
+
+
+def keep_threads_to(cpus: List[int]) -> None:
+    """Like `keep_to`, for the threads, too, that an earlier job of this process has left in libraries."""
+    keep_to(cpus)
+    if cpus and sys.platform != "darwin":
+        for thread in map(int, os.listdir("/proc/self/task")):
+            with contextlib.suppress(OSError):  # it has just ended, or `keep_to` has said what is wrong
+                os.sched_setaffinity(thread, cpus)
 
 
 def open_streams() -> None:

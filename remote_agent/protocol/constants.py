@@ -12,6 +12,7 @@ __all__ = [
     "NEED",
     "SPARE",
     "SPARE_ENVIRONMENT",
+    "THREADS",
     "WARM",
 ]
 
@@ -30,3 +31,5 @@ SPARE = "spare"
 #: In front of the key of an environment, in place of the Python of a spare.
 SPARE_ENVIRONMENT = "environment:"
 WARM = "warm"
+#: Variables that say how many threads numerical libraries start.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

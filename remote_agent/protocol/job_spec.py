@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError, read, to_json
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]
@@ -20,6 +21,7 @@ _EARLIER = {
     "outputs": True,
     "max_output_bytes": None,
     "children_timeout": 2.0,
+    "needs": None,
 }
 
 
@@ -34,6 +36,7 @@ class JobSpec(NamedTuple):
         outputs: the files of the output directory that are sent back: all, none, or those that match a pattern.
         max_output_bytes: the cap of stdout and of stderr.
         children_timeout: seconds that leftover processes in the job's session have to end.
+        needs: what it takes of its host; None for what the run says, or the host's usual part.
     """
 
     num: int
@@ -48,6 +51,7 @@ class JobSpec(NamedTuple):
     outputs: Union[bool, List[str]]
     max_output_bytes: Optional[int]
     children_timeout: float
+    needs: Optional[Resources]
 
     @property
     def attempt_id(self) -> str:
@@ -56,7 +60,8 @@ class JobSpec(NamedTuple):
 
     def to_json(self) -> Dict[str, Any]:
         """Return the spec as a JSON object, which `from_json` reads."""
-        return dict(to_json(self), attempt_id=self.attempt_id)
+        needs = None if self.needs is None else self.needs.to_json()
+        return dict(to_json(self), needs=needs, attempt_id=self.attempt_id)
 
     @classmethod
     def from_json(cls, data: Any) -> "JobSpec":
@@ -98,6 +103,8 @@ class ForkSpec(NamedTuple):
         spool: the run's folder here.
         payload_file: the file of the job's payload; empty if it came with the message.
         cpus: the CPUs on which it runs; empty for all.
+        threads: the number that the zygote was started with for numerical libraries; 0 for none. A variable that says another one is the
+            user's word, and stays.
     """
 
     job: JobSpec
@@ -105,6 +112,7 @@ class ForkSpec(NamedTuple):
     spool: str
     payload_file: str
     cpus: List[int]
+    threads: int
 
     def to_json(self) -> Dict[str, Any]:
         """Return the spec as a JSON object, which `from_json` reads."""
@@ -117,7 +125,7 @@ class ForkSpec(NamedTuple):
         Raises:
             FieldError: it is not valid.
         """
-        return read(cls, "fork", data, {})
+        return read(cls, "fork", data, {"threads": 0})
 
 
 class EpilogueSpec(NamedTuple):

@@ -194,7 +194,8 @@ class Welcome(TypedDict):
 
     The states of attempts are its payload, in as many parts as needed. (pid, hostname and spool are for debugging.)
     `logout`: those of the notes that say what the end of the login session does to the agent. `takes_back`: it knows the message
-    `take_back`. `too_small`: why no job of the size that the run's jobs have can run there.
+    `take_back`. `too_small`: why no job of the size that the run says can run there. `room`: a Room, which says what of the host the run's
+    jobs may take; None from an earlier version, which knows no jobs of sizes of their own.
     """
 
     t: Literal["welcome"]
@@ -211,6 +212,7 @@ class Welcome(TypedDict):
     logout: List[str]
     takes_back: bool
     too_small: str
+    room: Optional[Dict[str, Any]]
     more: bool
 
 
@@ -593,7 +595,15 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "finish": {"keep": False, "interrupted": False},
     "look": {"stdout": 0, "stderr": 0},
     "remove": {"force": False},
-    "welcome": {"gpus": list, "notes": list, "logout": list, "takes_back": False, "too_small": "", "more": False},
+    "welcome": {
+        "gpus": list,
+        "notes": list,
+        "logout": list,
+        "takes_back": False,
+        "too_small": "",
+        "room": None,
+        "more": False,
+    },
     "missing": {"manifest": None, "more": False},
     "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list, "imported": None},
     "dropped": {"asked": False},

@@ -17,7 +17,6 @@ __all__ = [
     "Folders",
     "boot_id",
     "choose_gpus",
-    "count_slots",
     "find_gpus",
     "folders",
     "machine_id",
@@ -265,37 +264,13 @@ def find_gpus() -> List[str]:
 
 
 def choose_gpus(gpus: Union[List[Any], int, None]) -> List[str]:
-    """Return the UUIDs of the GPUs for a run. See `count_slots`."""
+    """Return the UUIDs of the GPUs for a run.
+
+    `gpus`: None (all), a number (that many, from the first), or a list of indexes or UUIDs; 0 or [] for none.
+    """
     found = [] if gpus in (0, []) else find_gpus()
     if isinstance(gpus, int):
         return found[:gpus]
     if gpus:
         return [found[int(gpu)] if str(gpu).isdigit() and int(gpu) < len(found) else str(gpu) for gpu in gpus]
     return found
-
-
-def count_slots(
-    slots: Union[int, str, None], gpus: Union[List[Any], int, None]
-) -> Tuple[List[Dict[str, str]], List[str]]:
-    """Return the environment of each slot, and the GPUs that the slots get.
-
-    `slots`: a number, "auto" (one per CPU that this process may use) or None (one per GPU, or one without GPUs).
-    `gpus`: None (all), a number (that many, from the first), or a list of indexes or UUIDs; 0 or [] for none. If there
-    are at least as many GPUs as slots, each slot has its own GPUs, by UUID. If there are more slots than GPUs, slots
-    share them in turn.
-    """
-    found = choose_gpus(gpus)
-    if slots == "auto":
-        count = usable_cpus()
-    elif slots is None:
-        count = len(found) or 1
-    else:
-        count = int(slots)
-    if not found:
-        return [{} for _ in range(count)], []
-    share = max(1, len(found) // count)
-    environments = []
-    for index in range(count):
-        mine = found[index * share : (index + 1) * share] if count <= len(found) else [found[index % len(found)]]
-        environments.append({"CUDA_VISIBLE_DEVICES": ",".join(mine)})
-    return environments, found

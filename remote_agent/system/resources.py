@@ -1,23 +1,16 @@
-"""Divides a host into slots of one size, each with CPUs and GPUs of its own.
+"""What a host has for jobs: CPUs and memory, and how much of everything a run's jobs may take.
 
-Rule: what a host has is read from the system, unless the user says it. No CPU, GPU or byte of memory is in two slots of a run.
+Rule: it is read from the system, unless the user says it.
 """
 
 import os
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import List, Optional, Union
 
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.resources import Resources, Room
 
-__all__ = ["Slot", "divide", "memory_here", "usable_cpu_ids"]
+__all__ = ["memory_here", "room_here", "usable_cpu_ids"]
 
 _CGROUPS = "/sys/fs/cgroup"
-
-
-class Slot(NamedTuple):
-    """What a job gets: variables, and the CPUs on which it may run (empty: all)."""
-
-    environment: Dict[str, str]
-    cpus: List[int]
 
 
 def usable_cpu_ids() -> List[int]:
@@ -47,37 +40,18 @@ def memory_here(cgroups: str = _CGROUPS, own: str = "/proc/self/cgroup") -> int:
         folder = os.path.dirname(folder)
 
 
-def divide(
-    needs: Resources,
-    given: Resources,
-    gpus: List[str],
-    cpus: List[int],
-    cpu_count: int,
-    memory: int,
-    most: Optional[int],
-) -> Tuple[List[Slot], str]:
-    """Return as many slots as fit, and, if there is none, why.
+def room_here(needs: Optional[Resources], has: Resources, slots: Union[int, str, None]) -> Room:
+    """Return what a run's jobs may take.
 
     Args:
-        needs: what each job needs.
-        given: what the user says that the host has; 0 for what it says itself.
-        gpus: the UUIDs of the GPUs for this run.
-        cpus: the numbers of the usable CPUs; empty if they are not known.
-        cpu_count: how many CPUs are usable.
-        memory: the bytes that there are.
-        most: the user's number of slots; None for as many as fit.
+        needs: what a job needs that says nothing of itself; None if the run does not say it either.
+        has: what there is.
+        slots: the user's number of jobs at once; `auto` for one per CPU, if the run does not say what a job needs; None for one per GPU, or
+            one without GPUs, then.
     """
-    has = Resources(len(gpus), given.cpus or cpu_count, given.memory or memory)
-    lacking = [Resources(*(n if i == place else 0 for i, n in enumerate(has))) for place in range(3)]
-    for need, there, one in zip(needs, has, lacking):
-        if need > there:
-            return [], "a job needs {}, and it has {}".format(needs.shown(), one.shown() or "no GPU")
-    count = min(there // need for need, there in zip(needs, has) if need)
-    count = count if most is None else min(count, most)
-    # If the user says that there are more CPUs than there are, slots have none of their own.
-    own = cpus if count * needs.cpus <= len(cpus) else []
-    slots = []
-    for index in range(count):
-        mine = gpus[index * needs.gpus : (index + 1) * needs.gpus]
-        slots.append(Slot({"CUDA_VISIBLE_DEVICES": ",".join(mine)}, own[index * needs.cpus : (index + 1) * needs.cpus]))
-    return slots, ""
+    most = slots if isinstance(slots, int) else 0
+    if needs is None:
+        count = most or (max(has.cpus, 1) if slots == "auto" else has.gpus or 1)
+        # More jobs than GPUs share these, and such a job takes none of them for itself.
+        needs = Resources(has.gpus // count, has.cpus // count, has.memory // count)
+    return Room(has, needs, most)

@@ -12,6 +12,7 @@ from remote_agent.job_process.channel import JobChannel, move_high
 from remote_agent.job_process.epilogue import Epilogue
 from remote_agent.job_process.process import become_job, keep_to
 from remote_agent.job_process.run import JobRun, Prepared
+from remote_agent.job_process.threads import limit_loaded, without_users
 from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.zygote_spec import ZygoteSpec
@@ -46,8 +47,10 @@ def run_child(
     job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
     zygote_spec = get_prepared().spec if spec is None else spec
     log = move_high(os.dup(1)) if worker is not None else -1
-    channel_fd = become_job(fds, job.slot_env, zygote_spec.cwd or "/", zygote_spec.umask)
+    variables = without_users(job.slot_env, job.threads)
+    channel_fd = become_job(fds, variables, zygote_spec.cwd or "/", zygote_spec.umask)
     keep_to(job.cpus)
+    limit_loaded(variables)
     channel = JobChannel(channel_fd, job.spool, job.job.attempt_id)
     os.register_at_fork(after_in_child=channel.close_in_child)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)

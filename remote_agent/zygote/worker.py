@@ -12,7 +12,7 @@ from typing import List, NoReturn, Optional, Tuple
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.job_process import shutdown
 from remote_agent.job_process.channel import JobChannel
-from remote_agent.job_process.process import SignalGate, begin_job
+from remote_agent.job_process.process import SignalGate, begin_job, keep_threads_to
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.job_spec import ForkSpec
@@ -104,6 +104,7 @@ class Worker:
         spec = ForkSpec.from_json(header["spec"])
         zygote = self._prepared.spec
         begin_job(streams, spec.slot_env, zygote.cwd or "/", zygote.umask)
+        keep_threads_to(spec.cpus)
         if not self._channel.end_reason():
             # A signal that came before was for the last job. The agent says why before it sends one.
             self._gate.forget()

@@ -12,6 +12,9 @@ import launcher
 from launcher import events
 from launcher.errors import ConfigError, InventoryError
 from launcher.options import LaunchConf
+from launcher.reproduce.reproduce import reproduce
+from launcher.runs.journal import JournalReader
+from remote_agent.protocol.resources import Resources
 
 _APP = """
 import os
@@ -75,8 +78,70 @@ def test_a_job_that_no_host_can_have_fails_by_name(task: Any, tmp_path: Path) ->
     (one,) = launcher.multirun(task, [{}], **options)
     assert one.status.name == "FAILED"
     assert "local: a job needs 9999 CPUs, and it has " in str(one.error)
-    (unusable,) = [one for one in seen if isinstance(one, events.HostUnusable)]
-    assert "ask for less in `resources`" in unusable.next_step
+    assert "ask for less in `resources`" in str(one.error)
+    notes = [one.message for one in seen if isinstance(one, events.Note)]
+    assert any("too small for a job" in note and "needs 9999 CPUs" in note for note in notes)
+
+
+def _opened(tmp_path: Path, hosts: Any = None, **options: Any) -> launcher.Session:
+    return launcher.Session.open(hosts=hosts, folder=tmp_path / "out", options=LaunchConf(**options))
+
+
+def test_a_job_may_say_what_it_needs_itself(task: Any, tmp_path: Path) -> None:
+    """What it does not say is the run's. Its CPUs, threads and GPUs are its own."""
+    usable = os.cpu_count() if not hasattr(os, "sched_getaffinity") else len(os.sched_getaffinity(0))
+    with _opened(tmp_path, [{"name": "local", "cpus": usable}], resources={"cpus": 1}) as session:
+        jobs = [session.submit(task, {}, resources=one) for one in (None, {"cpus": usable}, {"memory": "1MiB"}, {})]
+        values = [job.result() for job in jobs]
+    for (affinity, variables), cpus in zip(values, [1, usable, 1, 1], strict=True):
+        assert variables == [str(cpus), str(cpus), ""]
+        assert affinity is None or len(affinity) == cpus
+
+
+def test_a_job_with_a_size_in_a_run_without_one(task: Any, tmp_path: Path) -> None:
+    """The others have what they have without it."""
+    with _opened(tmp_path) as session:
+        sized, other = session.submit(task, {}, resources={"cpus": 1}), session.submit(task, {})
+        affinity, variables = sized.result()
+        assert variables == ["1", "1", ""]
+        assert affinity is None or len(affinity) == 1
+        assert other.result()[1] == [None, None, os.environ.get("CUDA_VISIBLE_DEVICES")]
+        assert next(session.map(task, [{}], resources={"cpus": 1}))[1] == ["1", "1", ""]
+
+
+def test_a_job_that_is_too_large_fails_and_the_others_run(task: Any, tmp_path: Path) -> None:
+    """The error names the host with what it has."""
+    with _opened(tmp_path) as session:
+        large, small = session.submit(task, {}, resources={"cpus": 9999}), session.submit(task, {})
+        with pytest.raises(launcher.RemoteJobError, match="local: a job needs 9999 CPUs, and it has "):
+            large.result()
+        assert small.job_return().status.name == "COMPLETED"
+
+
+def test_a_job_that_makes_no_sense_is_refused_at_its_submission(task: Any, tmp_path: Path) -> None:
+    """By name, and the session goes on. So is one that is larger than every host, as far as the user says what they have."""
+    with _opened(tmp_path, [{"name": "local", "cpus": 2}]) as session:
+        for bad in ({"gpus": 0.5}, {"memory": -1}, {"cpus": 0}, {"gpu": 1}, "gpus=1"):
+            with pytest.raises(ConfigError, match=r"^resources"):
+                session.submit(task, {}, resources=bad)  # type: ignore[arg-type]
+        with pytest.raises(InventoryError, match="local has cpus=2; ask for less"):
+            session.submit(task, {}, resources={"cpus": 3})
+        assert session.submit(task, {}).num == 0
+
+
+def test_a_job_keeps_its_size_when_it_is_tried_again(task: Any, tmp_path: Path) -> None:
+    """The journal has it, for a resumed run, a retry and a reproduction."""
+    with _opened(tmp_path) as session:
+        session.submit(task, {}, resources={"cpus": 1, "memory": "1MiB"}).result()
+    with JournalReader(tmp_path / "out" / ".launcher") as reader:
+        job = reader.job(0)
+    assert job is not None
+    assert job[3].needs == Resources(0, 1, 1 << 20)
+    reproduce(str(tmp_path / "out" / "0"), LaunchConf(), folder=tmp_path / "again")
+    with JournalReader(tmp_path / "again" / ".launcher") as reader:
+        again = reader.job(0)
+    assert again is not None
+    assert again[3].needs == job[3].needs
 
 
 def test_a_job_that_is_larger_than_every_host_is_refused_before_anything_is_sent(tmp_path: Path) -> None:

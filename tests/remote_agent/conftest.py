@@ -264,7 +264,7 @@ class Host:
             path.write_bytes(payload)
             payload_file, payload = str(path), b""
         job = job_spec(number, attempt=1)._replace(**given)
-        fork = ForkSpec(job, slot_env, str(self.spool), payload_file, given.pop("cpus", []))
+        fork = ForkSpec(job, slot_env, str(self.spool), payload_file, given.pop("cpus", []), given.pop("threads", 0))
         return self._hand_over("fork", name, fork, fork.to_json(), payload, after)
 
     def _hand_over(

@@ -731,8 +731,8 @@ class World:
         """What the journal says is what the controller thinks."""
         self._compare(scheduler, self._replayed())
         for host in scheduler.hosts.values():
-            if host.slots < 1 or host.room() < 0:
-                raise Violation("slots", f"{host.name} has {host.slots} slots, room for {host.room()}")
+            if host.slots < 1 or host.ahead() < 0:
+                raise Violation("slots", f"{host.name} has {host.slots} slots, and {host.ahead()} jobs may wait there")
 
     @staticmethod
     def _compare(live: Scheduler, replayed: Scheduler) -> None:

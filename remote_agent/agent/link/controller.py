@@ -221,6 +221,7 @@ class Controller:
                 "logout": self._logout,
                 "takes_back": True,
                 "too_small": more["too_small"],
+                "room": more["room"],
                 "more": bool(items),
             }
             link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))

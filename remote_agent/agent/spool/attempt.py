@@ -39,7 +39,10 @@ class Attempt:
         self.payload_blob: Optional[str] = None
         self.is_claiming = False
         self.is_claimed = False
+        #: Its number among those that run, its GPUs (None: it is told of none), and the CPUs to which it is kept (none: it runs on all).
         self.slot: Optional[int] = None
+        self.gpus: Optional[List[str]] = None
+        self.cpus: List[int] = []
         self.pid: Optional[int] = None
         self.pid_started = ""
         self.boot = ""
@@ -111,7 +114,7 @@ class Attempt:
 
     @property
     def is_active(self) -> bool:
-        """Whether it holds a slot, or a process of it may be alive."""
+        """Whether it has a share of the host, or a process of it may be alive."""
         return self.state in ("claimed", "running", "ending")
 
     @property

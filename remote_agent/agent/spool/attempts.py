@@ -469,6 +469,7 @@ def _unknown_spec(attempt_id: str) -> JobSpec:
         outputs=False,
         max_output_bytes=None,
         children_timeout=2.0,
+        needs=None,
     )
 
 
@@ -480,6 +481,8 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
         attempt.boot, attempt.is_claimed = header.get("boot", attempt.boot), name == "claimed"
     elif name == "started":
         attempt.state, attempt.slot, attempt.started_at = "running", header["slot"], header["at"]
+        # An earlier version did not write these.
+        attempt.gpus, attempt.cpus = header.get("gpus"), header.get("cpus", [])
     elif name in ("forked", "over", "unstarted"):
         _apply_process(attempt, name, header)
     elif name == "crashed":

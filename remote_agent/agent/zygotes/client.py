@@ -23,13 +23,11 @@ from remote_agent.agent.zygotes.spare import (
 )
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
+from remote_agent.protocol.constants import THREADS
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["ZygoteClient", "ZygoteGone"]
-
-#: Variables that say how many threads numerical libraries start.
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class ZygoteGone(OSError):
@@ -94,6 +92,10 @@ class ZygoteClient:
             environment.setdefault(name, str(threads))
         environment.update(self.spec.environ)
         return environment
+
+    def own_threads(self) -> List[str]:
+        """Return the variables for threads that the user has not set."""
+        return [name for name in THREADS if name not in os.environ and name not in self.spec.environ]
 
     def adopt(self, spare: Spare, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
         """Use a process that exists already, and tell it what to prepare. Returns False if it has ended."""

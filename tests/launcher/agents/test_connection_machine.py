@@ -241,7 +241,7 @@ class SessionMachine(RuleBasedStateMachine):
         returned = [event.num for _, event in world.disk.events() if isinstance(event, events.JobReturned)]
         assert sorted(returned) == sorted(delivered)
         for host in world.scheduler.hosts.values():
-            assert host.room() >= 0
+            assert host.ahead() >= 0
 
     @invariant()
     def the_honest_host_is_served(self) -> None:

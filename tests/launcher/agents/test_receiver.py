@@ -511,7 +511,7 @@ def test_the_controller_goes_on_whatever_a_host_sends(tmp_path_factory, messages
     scheduler = everything.scheduler
     assert len(everything.delivered) + len(scheduler.jobs) == 3
     for host in scheduler.hosts.values():
-        assert host.room() >= 0
+        assert host.ahead() >= 0
         assert host.job_seconds is None or (math.isfinite(host.job_seconds) and host.job_seconds >= 0)
     fresh = Scheduler(["h", "other"])
     for _, event in everything.disk.events():

@@ -8,6 +8,7 @@ from typing import Any
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import NO_PARTS, Part
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 
@@ -17,7 +18,7 @@ HOOK = {"hook": "on_job_start", "callback": "c", "ok": True, "error": None, "on_
 ERROR = JobError("killed", "SIGKILL", "killed by SIGKILL", "Traceback ...", signal=9, causes=[{"type": "E"}])
 
 
-JOB = JobSpec(3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0)
+JOB = JobSpec(3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0, Resources(1, 4, 1 << 30))
 
 
 FAILED = Envelope("FAILED", ERROR, 1.5, 3, 1.5, "app", [HOOK], {"hash": "abc", "dirty": False}, "c")
@@ -29,7 +30,7 @@ DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None)
 PARTS = NO_PARTS._replace(value=Part(0, 5, "ab"), codec="plain")
 
 
-FORK = ForkSpec(JOB, {"CUDA_VISIBLE_DEVICES": "GPU-1", "GONE": None}, "/spool", "", [0, 1])
+FORK = ForkSpec(JOB, {"CUDA_VISIBLE_DEVICES": "GPU-1", "GONE": None}, "/spool", "", [0, 1], 4)
 
 
 EPILOGUE = EpilogueSpec(FORK, [["on_job_start", 0]], FAILED, False, PARTS, "", "/spool/state")

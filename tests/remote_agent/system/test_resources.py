@@ -1,4 +1,4 @@
-"""A host is divided into slots of the size that the jobs need."""
+"""What a host has for the jobs of a run."""
 
 from __future__ import annotations
 
@@ -7,78 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.resources import Resources, Room
 from remote_agent.system import resources
-from remote_agent.system.resources import divide
+from remote_agent.system.resources import room_here
 
 GIB = 1 << 30
-NOTHING = Resources(0, 0, 0)
+HAS = Resources(4, 8, 64 * GIB)
 
 
-def _divide(needs: Resources, given: Resources = NOTHING, most: int | None = None):
-    """A host with four GPUs, eight CPUs (2 to 9) and 64 GiB."""
-    return divide(needs, given, ["a", "b", "c", "d"], list(range(2, 10)), 8, 64 * GIB, most)
-
-
-@pytest.mark.parametrize(
-    ("needs", "count"),
-    [
-        (Resources(1, 1, 0), 4),
-        (Resources(2, 1, 0), 2),
-        (Resources(3, 1, 0), 1),
-        (Resources(0, 3, 0), 2),
-        (Resources(0, 1, 20 * GIB), 3),
-        (Resources(1, 4, 8 * GIB), 2),
-    ],
-)
-def test_as_many_slots_as_fit(needs, count):
-    """What is scarcest decides."""
-    slots, why = _divide(needs)
-    assert (len(slots), why) == (count, "")
-
-
-def test_no_gpu_and_no_cpu_is_in_two_slots():
-    """Each slot has as many as were asked for."""
-    slots, _ = _divide(Resources(2, 3, 0))
-    assert [one.environment["CUDA_VISIBLE_DEVICES"] for one in slots] == ["a,b", "c,d"]
-    assert [one.cpus for one in slots] == [[2, 3, 4], [5, 6, 7]]
-
-
-def test_a_job_that_asks_for_no_gpu_sees_none():
-    """Else it would use those of another job."""
-    slots, _ = _divide(Resources(0, 4, 0))
-    assert [one.environment["CUDA_VISIBLE_DEVICES"] for one in slots] == ["", ""]
-
-
-def test_the_users_number_of_slots_is_the_most():
-    """Fewer may fit."""
-    assert len(_divide(Resources(1, 1, 0), most=3)[0]) == 3
-    assert len(_divide(Resources(1, 1, 0), most=9)[0]) == 4
-
-
-def test_what_the_user_says_of_a_host_counts():
-    """Half of the CPUs may belong to others. If more are named than there are, no job has CPUs of its own."""
-    assert [one.cpus for one in _divide(Resources(0, 2, 0), Resources(0, 4, 0))[0]] == [[2, 3], [4, 5]]
-    assert [one.cpus for one in _divide(Resources(0, 8, 0), Resources(0, 16, 0))[0]] == [[], []]
-    assert len(_divide(Resources(0, 1, 2 * GIB), Resources(0, 0, 6 * GIB))[0]) == 3
+def test_a_run_that_says_what_a_job_needs_has_jobs_of_that_size():
+    """A number of slots is the most that run at once."""
+    needs = Resources(1, 2, 0)
+    assert room_here(needs, HAS, None) == Room(HAS, needs, 0)
+    assert room_here(needs, HAS, "auto") == Room(HAS, needs, 0)
+    assert room_here(needs, HAS, 3) == Room(HAS, needs, 3)
 
 
 @pytest.mark.parametrize(
-    ("needs", "says"),
+    ("has", "slots", "part", "most"),
     [
-        (Resources(5, 1, 0), "a job needs 5 GPUs, 1 CPU, and it has 4 GPUs"),
-        (Resources(0, 9, 0), "a job needs 9 CPUs, and it has 8 CPUs"),
-        (Resources(0, 1, 65 * GIB), "a job needs 1 CPU, 65 GiB of memory, and it has 64 GiB of memory"),
+        (HAS, None, Resources(1, 2, 16 * GIB), 0),
+        (HAS._replace(gpus=0), None, Resources(0, 8, 64 * GIB), 0),
+        (HAS, "auto", Resources(0, 1, 8 * GIB), 0),
+        (HAS, 2, Resources(2, 4, 32 * GIB), 2),
+        (HAS, 16, Resources(0, 0, 4 * GIB), 16),
     ],
 )
-def test_a_host_that_is_too_small_says_why(needs, says):
-    """It has no slot."""
-    assert _divide(needs) == ([], says)
-
-
-def test_a_host_without_gpus_says_so():
-    """Its list of GPUs is empty."""
-    assert divide(Resources(1, 1, 0), NOTHING, [], [0], 1, GIB, None)[1].endswith("and it has no GPU")
+def test_a_job_of_a_run_that_does_not_say_it_has_a_part_of_the_host(has, slots, part, most):
+    """Its slot's part of everything. More jobs than GPUs or CPUs share these."""
+    assert room_here(None, has, slots) == Room(has, part, most)
 
 
 def test_a_limit_of_a_cgroup_is_less_memory(tmp_path: Path):
