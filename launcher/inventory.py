@@ -64,7 +64,7 @@ class HostSpec:
         address: host name, IP address or alias of ~/.ssh/config; `local` for no SSH at all.
         user, port: None leaves them to ssh's configuration.
         slots: jobs at once: a number, `auto` (the CPUs), or None (one per GPU, else one).
-        gpus: indices or UUIDs of the GPUs to use; None for all.
+        gpus: how many GPUs to use, or their indices or UUIDs; None for all.
         python: the job environment's Python there; None for the first python3.
         environment: the packages of its jobs, like the option of that name; None for the option's value.
         extras: extras of its environment, in addition to those of the options.
@@ -86,7 +86,7 @@ class HostSpec:
     user: str | None = None
     port: int | None = None
     slots: int | Literal["auto"] | None = None
-    gpus: tuple[int | str, ...] | None = None
+    gpus: int | tuple[int | str, ...] | None = None
     python: str | None = None
     setup: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -165,7 +165,8 @@ def _check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence
     """Refuse jobs that no host can have, as far as the user says what hosts have. What a host finds is its own word, later."""
     too_small = []
     for spec in specs:
-        has = {"gpus": None if spec.gpus is None else len(spec.gpus), "cpus": spec.cpus, "memory": spec.memory}
+        gpus = len(spec.gpus) if isinstance(spec.gpus, tuple) else spec.gpus
+        has = {"gpus": gpus, "cpus": spec.cpus, "memory": spec.memory}
         lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
         too_small += [f"{spec.name} has {lacks[0]}={has[lacks[0]]}"] if lacks else []
     if len(too_small) == len(specs):
@@ -405,12 +406,12 @@ def _env(where: str, value: Any) -> dict[str, str]:
     return found
 
 
-def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
+def _gpus(where: str, value: Any) -> int | tuple[int | str, ...]:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SLOTS:
-        return tuple(range(value))
+        return value
     if isinstance(value, list) and all(
         (isinstance(one, int) and not isinstance(one, bool) and one >= 0)
-        or (isinstance(one, str) and re.fullmatch(r"[A-Za-z0-9-]{1,80}", one))
+        or (isinstance(one, str) and re.fullmatch(r"[A-Za-z0-9/-]{1,80}", one))
         for one in value
     ):
         return tuple(value)

@@ -21,6 +21,7 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.agent.delivery import Delivery
+from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.batching import Batching
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.listener import Listener
@@ -90,8 +91,9 @@ class Agent:
             lambda: controller.say({"t": "opened"}),
             lambda attempt: self._reaper.fail_doubtful([attempt]),
         )
-        self._queue = JobQueue(attempts, zygotes, controller)
-        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller)
+        self._gpus = gpus = GpuPool(run, controller.note)
+        self._queue = JobQueue(attempts, zygotes, controller, gpus)
+        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller, gpus)
         self._reaper = Reaper(paths, attempts, self._queue, zygotes, self._running, background, controller)
         self._delivery = Delivery(paths, attempts, zygotes, background, controller)
         self._queue.start = self._running.start
@@ -125,6 +127,8 @@ class Agent:
         queued, doubtful = attempts.replay()
         self._queue.restore(queued)
         self._reaper.fail_doubtful(doubtful)
+        for attempt in attempts.active():
+            gpus.adopt(attempt.gpus or [])
         self._reaper.adopt()
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -194,7 +198,7 @@ class Agent:
             "boot_id": "{}/{}".format(self._paths.boot, self._attempts.log.id.hex()),
             "slots": max(self._queue.slots, 1),
             "too_small": self._queue.too_small,
-            "gpus": self._queue.gpus,
+            "gpus": self._gpus.uuids,
             "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
         }
 
@@ -218,6 +222,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         self._controller.tick(now)
         self._listener.tick(now)
+        self._gpus.tick(now)
         poll = now >= self._next_poll
         if poll:
             self._next_poll = now + 0.1
@@ -267,6 +272,7 @@ class Agent:
         self._attempts.stop()
         self._background.stop()
         self._attempts.close()
+        self._gpus.close()
         self._listener.close()
         where = self._paths.where
         if self._end_mode == "remove":

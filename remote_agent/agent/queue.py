@@ -9,8 +9,9 @@ accepted wait until the controller says `go`.
 import itertools
 import time
 from collections import deque
-from typing import Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Deque, Dict, List, Optional
 
+from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
@@ -23,8 +24,8 @@ from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Go, Hello, SendJob, Started, TakeBack
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.system.host import choose_gpus, count_slots, usable_cpus
-from remote_agent.system.resources import Slot, divide, memory_here, usable_cpu_ids
+from remote_agent.system.host import usable_cpus
+from remote_agent.system.resources import divide, memory_here, usable_cpu_ids
 
 __all__ = ["JobQueue", "started"]
 
@@ -41,18 +42,21 @@ Start = Callable[[Attempt, ZygoteClient], None]
 class JobQueue:
     """The queue and the slots of a host. `start` is set by the agent."""
 
-    def __init__(self, attempts: Attempts, zygotes: Zygotes, controller: Controller) -> None:
+    def __init__(self, attempts: Attempts, zygotes: Zygotes, controller: Controller, gpus: GpuPool) -> None:
         self._attempts = attempts
         self._zygotes = zygotes
         self._controller = controller
         self._queue: Deque[Attempt] = deque()
-        self._slots: List[Slot] = []
+        self._gpus = gpus
+        #: The CPUs of each slot; empty for all.
+        self._slots: List[List[int]] = []
         self._free: List[int] = []
+        #: The GPUs of a job; None if the run does not say it, and the host has none.
+        self._share: Optional[int] = None
         self._is_held = False
         self._job_seconds = 1.0
         self._started_at = time.monotonic()
-        self.gpus: List[str] = []
-        #: Why no job of this run's size can run here; empty if one can.
+        #: Why no job of this run can run here; empty if one can.
         self.too_small = ""
         #: The CPUs of a job; 0 if the run does not say it.
         self.threads = 0
@@ -77,19 +81,23 @@ class JobQueue:
         """
         if self._slots:
             return
-        slots, gpus = hello["slots"], hello["gpus"]
+        slots = hello["slots"]
         if not (slots is None or slots == "auto" or (isinstance(slots, int) and 1 <= slots <= 100_000)):
             raise wire.ProtocolError("field", "hello: slots are {!r}".format(slots))
+        self.too_small = self._gpus.choose(hello["gpus"])
+        if self.too_small:
+            return
         if hello["needs"] is None:
-            environments, self.gpus = count_slots(slots, gpus)
-            self._slots = [Slot(one, []) for one in environments]
+            count = usable_cpus() if slots == "auto" else int(slots or self._gpus.count or 1)
+            self._slots = [[] for _ in range(count)]
+            self._share = self._gpus.share_among(count) or None
         else:
             needs, given = Resources.from_json(hello["needs"]), Resources.from_json(hello["size"] or {})
-            self.gpus, self.threads = choose_gpus(gpus), needs.cpus
+            self.threads, self._share = needs.cpus, needs.gpus
             self._slots, self.too_small = divide(
                 needs,
                 given,
-                self.gpus,
+                self._gpus.count,
                 usable_cpu_ids(),
                 usable_cpus(),
                 memory_here(),
@@ -99,19 +107,23 @@ class JobQueue:
         self._free = [slot for slot in range(len(self._slots)) if slot not in taken]
 
     def environment(self, attempt: Attempt) -> Dict[str, str]:
-        """The environment variables of the attempt's slot."""
-        return dict(self._slot(attempt).environment)
+        """The environment variables that show the attempt its GPUs."""
+        return self._gpus.environment(attempt.gpus)
 
     def cpus(self, attempt: Attempt) -> List[int]:
         """The CPUs of the attempt's slot; empty for all."""
-        return self._slot(attempt).cpus
-
-    def _slot(self, attempt: Attempt) -> Slot:
         slot = attempt.slot
-        return self._slots[slot] if slot is not None and slot < len(self._slots) else Slot({}, [])
+        return self._slots[slot] if slot is not None and slot < len(self._slots) else []
+
+    def retake_gpus(self, attempt: Attempt) -> None:
+        """Lease the GPUs of an attempt again, whose process has ended, for its epilogue. It loses those that another run has taken since."""
+        attempt.gpus = self._gpus.retake(attempt.gpus or [])
 
     def release_slot(self, attempt: Attempt) -> None:
-        """Free the slot of an attempt whose process has ended."""
+        """Free the slot and the GPUs of an attempt whose process has ended, or which will not start."""
+        if attempt.gpus is not None:
+            self._gpus.release(attempt.gpus)
+            attempt.gpus = None
         if attempt.slot is None:
             return
         if attempt.slot < len(self._slots):
@@ -187,6 +199,7 @@ class JobQueue:
                 self._controller.say(started(attempt_here))
 
     def _give_back(self, attempt: Attempt, why: str, *, asked: bool) -> None:
+        self.release_slot(attempt)
         self._attempts.remove(attempt, is_given_back=True)
         self._controller.say({"t": "dropped", "attempt": attempt.id, "why": why, "asked": asked})
 
@@ -210,6 +223,7 @@ class JobQueue:
                 self._queue.append(attempt)
 
     def _fail(self, attempt: Attempt, error: JobError) -> None:
+        self.release_slot(attempt)
         self._attempts.record_final(attempt, failed_envelope(attempt, error, None), NO_PARTS, b"")
 
     # -- starting ------------------------------------------------------------------------------------------------
@@ -218,16 +232,31 @@ class JobQueue:
         """Claim ahead, and start what can be started."""
         if self._attempts.error or self._is_held or not self._queue:
             return
-        if not self._free and self._queue[0].is_claimed and time.monotonic() - self._started_at > _LONG:
+        ready = self._reserve()
+        if not ready and self._queue[0].is_claimed and time.monotonic() - self._started_at > _LONG:
             self._release_claims()
-        for attempt in itertools.islice(self._queue, len(self._free) + self._claims_ahead()):
+        for attempt in itertools.islice(self._queue, ready + self._claims_ahead()):
             if not attempt.is_claiming and not attempt.is_claimed and self._zygote_of(attempt) is not None:
                 self._attempts.record_claim(attempt)
-        while self._free and self._queue and self._queue[0].is_claimed:
-            zygote = self._zygote_of(self._queue[0])
+        for _ in range(ready):
+            zygote = self._zygote_of(self._queue[0]) if self._queue and self._queue[0].is_claimed else None
             if zygote is None:
                 break
             self._start(self._queue.popleft(), zygote)
+
+    def _reserve(self) -> int:
+        """Take the GPUs of the attempts for which there is a slot. Returns how many attempts, from the first, have all that they need.
+
+        This comes before the claim: an attempt may wait for a GPU that another run has for days, and should not be lost with the power meanwhile.
+        """
+        if self._share is None:
+            return len(self._free)
+        for place, attempt in enumerate(itertools.islice(self._queue, len(self._free))):
+            if attempt.gpus is None and self._zygote_of(attempt) is not None:
+                attempt.gpus = self._gpus.take(self._share)
+            if attempt.gpus is None:
+                return place
+        return len(self._free)
 
     def _claims_ahead(self) -> int:
         """How many attempts may be claimed before there is a slot for them."""
@@ -256,7 +285,8 @@ class JobQueue:
         attempt.state = "claimed"
         attempt.begun_at = self._started_at
         attempt.started_at = time.time()
-        self._attempts.record(attempt, "started", {"slot": attempt.slot, "at": attempt.started_at})
+        record: Dict[str, Any] = {"slot": attempt.slot, "at": attempt.started_at}
+        self._attempts.record(attempt, "started", dict(record, gpus=attempt.gpus) if attempt.gpus else record)
         if not self._attempts.write():
             # Its start is not recorded, so the attempt goes back to the controller with the rest of the queue.
             attempt.started_at = None

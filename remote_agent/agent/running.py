@@ -12,6 +12,7 @@ import socket
 import time
 from typing import Callable, Dict, Iterator, List, Optional
 
+from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue, started
 from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
@@ -59,6 +60,7 @@ class RunningJobs:
         queue: JobQueue,
         zygotes: Zygotes,
         controller: Controller,
+        gpus: GpuPool,
     ) -> None:
         self._paths = paths
         self._selector = selector
@@ -66,6 +68,7 @@ class RunningJobs:
         self._queue = queue
         self._zygotes = zygotes
         self._controller = controller
+        self._gpus = gpus
         self._unconfirmed: List[Attempt] = []
         self._workers = Workers()
         self.on_end: Callable[[Attempt], None] = lambda attempt: None
@@ -80,7 +83,7 @@ class RunningJobs:
         elif attempt.payload is not None:
             payload = self._attempts.log.read(attempt.payload)
         spec = self.fork_spec(attempt, payload_file).to_json()
-        header: Start = {"t": "fork", "attempt": attempt.id, "spec": spec}
+        header: Start = {"t": "fork", "attempt": attempt.id, "spec": spec, "leases": 0}
         try:
             if not self._hand_to_worker(attempt, zygote, header, payload):
                 self.hand_over(attempt, zygote, header, payload)
@@ -106,7 +109,7 @@ class RunningJobs:
         return ForkSpec(job, slot_env, self._paths.spool, payload_file, self._queue.cpus(attempt))
 
     def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
-        """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
+        """Give an attempt, or its epilogue, to the zygote, with its socket, its streams and its GPUs.
 
         Raises:
             ZygoteGone: the zygote did not get it, and never will.
@@ -116,7 +119,8 @@ class RunningJobs:
         try:
             ours.setblocking(False)
             with self._streams(attempt) as fds:
-                zygote.fork(header, payload, [theirs.fileno(), *fds])
+                leases = self._leases(attempt, header)
+                zygote.fork(header, payload, [theirs.fileno(), *fds, *leases])
         except BaseException:
             ours.close()
             raise
@@ -137,6 +141,12 @@ class RunningJobs:
         attempt.sock = sock
         attempt.has_exited = False
         attempt.status = None
+
+    def _leases(self, attempt: Attempt, header: Start) -> List[int]:
+        """Return the descriptors by which the process has its GPUs as long as it lives, and write their number into the header."""
+        leases = self._gpus.descriptors(attempt.gpus or [], attempt.id)
+        header["leases"] = len(leases)
+        return leases
 
     @contextlib.contextmanager
     def _streams(self, attempt: Attempt) -> Iterator[List[int]]:
@@ -173,6 +183,7 @@ class RunningJobs:
         # This is in the file before the worker has the job, so that a later agent finds the process.
         self._attempts.record(attempt, "forked", {"pid": fitting.pid, "start": fitting.started, "reused": True})
         with self._streams(attempt) as fds:
+            fds = [*fds, *self._leases(attempt, header)]
             is_sent = self._attempts.write() and fitting.send(wire.encode(header, payload, passed_on=True), fds)
         if not is_sent:
             attempt.pid, attempt.pid_started, attempt.is_reused = None, "", False

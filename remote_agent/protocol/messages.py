@@ -402,14 +402,16 @@ class Fatal(TypedDict):
 
 
 class Start(TypedDict):
-    """Start a process, with three descriptors. `spec`: a ForkSpec or an EpilogueSpec.
+    """Start a process, with three descriptors and those of its GPUs. `spec`: a ForkSpec or an EpilogueSpec. `leases`: how many the last are.
 
-    Also from an agent to a worker that waits: do this job next. Two descriptors come with it, because the worker has its socket.
+    Also from an agent to a worker that waits: do this job next. Two descriptors and those of its GPUs come with it, because the worker has its
+    socket.
     """
 
     t: Literal["fork", "epilogue"]
     attempt: str
     spec: Dict[str, Any]
+    leases: int
 
 
 class Warm(TypedDict):
@@ -605,6 +607,8 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "environments_listed": {"more": False},
     "looked": {"more": False},
     "ready": {"why": "", "notes": list, "imported": None},
+    "fork": {"leases": 0},
+    "epilogue": {"leases": 0},
     "state": {"file": None, "error": None},
     "outcome": {"parts": dict},
     "done": {"parts": dict},

@@ -1,23 +1,17 @@
-"""Divides a host into slots of one size, each with CPUs and GPUs of its own.
+"""Divides a host into slots of one size, each with CPUs of its own.
 
-Rule: what a host has is read from the system, unless the user says it. No CPU, GPU or byte of memory is in two slots of a run.
+Rule: what a host has is read from the system, unless the user says it. No CPU or byte of memory is in two slots of a run. There are no
+more slots than GPUs for them, and which GPUs a job gets is decided when it starts (`remote_agent.agent.gpus`).
 """
 
 import os
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from remote_agent.protocol.resources import Resources
 
-__all__ = ["Slot", "divide", "memory_here", "usable_cpu_ids"]
+__all__ = ["divide", "memory_here", "usable_cpu_ids"]
 
 _CGROUPS = "/sys/fs/cgroup"
-
-
-class Slot(NamedTuple):
-    """What a job gets: variables, and the CPUs on which it may run (empty: all)."""
-
-    environment: Dict[str, str]
-    cpus: List[int]
 
 
 def usable_cpu_ids() -> List[int]:
@@ -50,24 +44,24 @@ def memory_here(cgroups: str = _CGROUPS, own: str = "/proc/self/cgroup") -> int:
 def divide(
     needs: Resources,
     given: Resources,
-    gpus: List[str],
+    gpus: int,
     cpus: List[int],
     cpu_count: int,
     memory: int,
     most: Optional[int],
-) -> Tuple[List[Slot], str]:
-    """Return as many slots as fit, and, if there is none, why.
+) -> Tuple[List[List[int]], str]:
+    """Return as many slots as fit, each as its CPUs (empty: all), and, if there is none, why.
 
     Args:
         needs: what each job needs.
         given: what the user says that the host has; 0 for what it says itself.
-        gpus: the UUIDs of the GPUs for this run.
+        gpus: how many GPUs a job of this run can get.
         cpus: the numbers of the usable CPUs; empty if they are not known.
         cpu_count: how many CPUs are usable.
         memory: the bytes that there are.
         most: the user's number of slots; None for as many as fit.
     """
-    has = Resources(len(gpus), given.cpus or cpu_count, given.memory or memory)
+    has = Resources(gpus, given.cpus or cpu_count, given.memory or memory)
     lacking = [Resources(*(n if i == place else 0 for i, n in enumerate(has))) for place in range(3)]
     for need, there, one in zip(needs, has, lacking):
         if need > there:
@@ -76,8 +70,4 @@ def divide(
     count = count if most is None else min(count, most)
     # If the user says that there are more CPUs than there are, slots have none of their own.
     own = cpus if count * needs.cpus <= len(cpus) else []
-    slots = []
-    for index in range(count):
-        mine = gpus[index * needs.gpus : (index + 1) * needs.gpus]
-        slots.append(Slot({"CUDA_VISIBLE_DEVICES": ",".join(mine)}, own[index * needs.cpus : (index + 1) * needs.cpus]))
-    return slots, ""
+    return [own[index * needs.cpus : (index + 1) * needs.cpus] for index in range(count)], ""

@@ -159,7 +159,7 @@ class TestHostsFile:
                 ssh_config="/keys/config",
                 host_keys="accept-new",
             ),
-            HostSpec("local", "local", slots="auto", gpus=(0, 1)),
+            HostSpec("local", "local", slots="auto", gpus=2),
         )
 
     def test_reads_lists_and_a_hosts_key(self, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ class Attempt:
         self.is_claiming = False
         self.is_claimed = False
         self.slot: Optional[int] = None
+        #: The UUIDs of its GPUs, which are not free for others; None if it has no number of its own, or does not start yet.
+        self.gpus: Optional[List[str]] = None
         self.pid: Optional[int] = None
         self.pid_started = ""
         self.boot = ""

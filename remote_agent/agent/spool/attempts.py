@@ -480,6 +480,7 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
         attempt.boot, attempt.is_claimed = header.get("boot", attempt.boot), name == "claimed"
     elif name == "started":
         attempt.state, attempt.slot, attempt.started_at = "running", header["slot"], header["at"]
+        attempt.gpus = header.get("gpus")
     elif name in ("forked", "over", "unstarted"):
         _apply_process(attempt, name, header)
     elif name == "crashed":
@@ -508,7 +509,7 @@ def _apply_process(attempt: Attempt, name: str, header: Dict[str, Any]) -> None:
         return
     attempt.leave_process()
     if name == "unstarted":
-        attempt.state, attempt.slot = "queued", None
+        attempt.state, attempt.slot, attempt.gpus = "queued", None, None
 
 
 def _recorded(header: Dict[str, Any], reference: Optional[Reference]) -> Recorded:

@@ -1,4 +1,4 @@
-"""The facts about a host: its slots and GPUs, and where our files can be."""
+"""The facts about a host, and where our files can be."""
 
 from __future__ import annotations
 
@@ -8,35 +8,6 @@ import pytest
 
 from remote_agent.system import host
 from remote_agent.system.private_files import SpoolError
-
-GPUS = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
-
-
-@pytest.mark.parametrize(
-    ("slots", "gpus", "environments"),
-    [
-        (None, None, GPUS),
-        (2, None, ["GPU-a,GPU-b", "GPU-c,GPU-d"]),
-        (3, None, ["GPU-a", "GPU-b", "GPU-c"]),
-        (6, None, [*GPUS, "GPU-a", "GPU-b"]),
-        (None, 2, ["GPU-a", "GPU-b"]),
-        (2, [3, "GPU-x"], ["GPU-d", "GPU-x"]),
-        (3, 0, [None, None, None]),
-        (None, [], [None]),
-    ],
-)
-def test_gpus_are_divided_among_slots(monkeypatch, slots, gpus, environments):
-    """If there are enough, each slot has its own GPUs. If not, slots share them in turn."""
-    monkeypatch.setattr(host, "find_gpus", lambda: list(GPUS))
-    made, _ = host.count_slots(slots, gpus)
-    assert [one.get("CUDA_VISIBLE_DEVICES") for one in made] == environments
-
-
-def test_automatic_slots_are_the_usable_cpus(monkeypatch):
-    """Without GPUs no slot has a variable."""
-    monkeypatch.setattr(host, "find_gpus", list)
-    monkeypatch.setattr(host, "usable_cpus", lambda: 3)
-    assert host.count_slots("auto", None) == ([{}, {}, {}], [])
 
 
 def test_different_names_have_different_folders():

@@ -1,0 +1,293 @@
+"""The GPUs of a host, as one run gives them to its jobs: which ones it may use, who has them, and why a job waits for one.
+
+Rule: a GPU is given out only while this process has its lease (`remote_agent.system.gpu_lease`), so no other run and no other user has
+it. A job gets all of its GPUs at once, or none. Who is in the way is named, and never ended.
+"""
+
+import re
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+from remote_agent.protocol import wire
+from remote_agent.system import gpu_lease, gpus
+from remote_agent.system.gpu_lease import Holder, Lease, process_name, user_of
+from remote_agent.system.gpus import Survey
+
+__all__ = ["GpuPool"]
+
+#: More descriptors than these need do not fit into one message to a zygote.
+_MOST_PER_JOB = 120
+#: How often the connections of those who asked for the holder are dropped, in seconds.
+_DRAIN_EVERY = 1.0
+#: Seconds after which a job that waits says why, and after which it says so again if the reason has changed.
+_QUIET, _NEXT_WORD = 1.0, 60.0
+_MOST_NAMED = 8
+_NUMBER = re.compile("[0-9]{1,9}")
+
+
+class GpuPool:
+    """The GPUs that a run may use here.
+
+    Args:
+        run: its id, by which others see who has a GPU.
+        note: takes a text for the user.
+    """
+
+    def __init__(self, run: str, note: Callable[[str], None]) -> None:
+        self._run = run
+        self._note = note
+        #: The GPUs that jobs may get, as the host counts them.
+        self.uuids: List[str] = []
+        #: Those of them that were given back. The first one is taken first, as with slots, so that a slot gets its GPU again.
+        self._used: List[str] = []
+        self._most = 0
+        self._sharers = 1
+        self._hides = False
+        #: How many attempts have it, and its lease. There is none where the job of an earlier agent has it.
+        self._users: Dict[str, int] = {}
+        self._leases: Dict[str, Lease] = {}
+        self._drain_at = 0.0
+        self._is_waiting = False
+        self._say_at = 0.0
+        self._said: List[str] = []
+        self._known: Dict[int, Holder] = {}
+        self._trouble: Dict[str, str] = {}
+
+    # -- which ones ----------------------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many GPUs a job can ever get."""
+        return min(self._most, _MOST_PER_JOB)
+
+    def choose(self, wish: Any) -> str:
+        """Find the GPUs of the host, and choose those that jobs may get. Returns why this host cannot be used; empty if it can.
+
+        Args:
+            wish: None (all), a number (that many, whichever are not taken), or a list of numbers and UUIDs. With 0 and an empty list jobs see no
+                GPU.
+
+        Raises:
+            wire.ProtocolError: code `field`: it makes no sense.
+        """
+        if not _makes_sense(wish):
+            raise wire.ProtocolError("field", "hello: gpus are {!r}".format(wish)[:200])
+        self._hides = wish in (0, [])
+        if self._hides:
+            return ""
+        found = gpus.survey()
+        there = [gpu.uuid for gpu in found.gpus if gpu.uuid]
+        chosen, why = there, ""
+        if isinstance(wish, list):
+            chosen, why = _resolve(wish, found)
+        elif isinstance(wish, int) and wish > len(there):
+            why = "{} of its GPUs are asked for".format(wish)
+        if why:
+            return "{}, and it has {}".format(why, _described(found))
+        if found.error and there:
+            self._note("its GPUs can be read in part only: {}".format(found.error))
+        self.uuids = chosen
+        self._most = wish if isinstance(wish, int) else len(chosen)
+        if chosen and not gpu_lease.is_supported():
+            self._note("GPUs cannot be leased on this system, so another run may use the same ones")
+        elif chosen and not gpu_lease.covers_host():
+            self._note(
+                "the agent is in a network namespace of its own, as in a container: only runs in the same one keep off each other's GPUs"
+            )
+        return ""
+
+    def share_among(self, jobs: int) -> int:
+        """Divide the GPUs among this many jobs at a time. Returns how many each gets. If there are fewer GPUs, jobs share them."""
+        if not self.count:
+            return 0
+        self._sharers = -(-jobs // self.count)
+        return max(1, self.count // jobs)
+
+    # -- given out -----------------------------------------------------------------------------------------------
+
+    def take(self, count: int) -> Optional[List[str]]:
+        """Take GPUs for a job that is about to start. Returns None if there are not so many free now."""
+        taken: List[str] = []
+        self._trouble = {}
+        in_turn = [*self._used, *(uuid for uuid in self.uuids if uuid not in self._used)]
+        for uuid in sorted(in_turn, key=lambda uuid: self._users.get(uuid, 0)):
+            if len(taken) == count:
+                break
+            if self._take_one(uuid):
+                taken.append(uuid)
+        if len(taken) == count:
+            self._is_waiting = False
+            return taken
+        for uuid in taken:
+            self._let_go(uuid)
+        self._wait(count)
+        return None
+
+    def release(self, uuids: Sequence[str]) -> None:
+        """Give the GPUs of a job back. A process that it left behind has them until it ends."""
+        for uuid in uuids:
+            self._let_go(uuid)
+            if uuid in self._used:
+                self._used.remove(uuid)
+            if uuid in self.uuids:
+                self._used.append(uuid)
+
+    def adopt(self, uuids: Sequence[str]) -> None:
+        """Take over the GPUs of a job that an earlier agent started, and that may have them still."""
+        for uuid in uuids:
+            self._users[uuid] = self._users.get(uuid, 0) + 1
+            # If the job is dead, its end hooks need them.
+            self._has(uuid)
+
+    def retake(self, uuids: Sequence[str]) -> List[str]:
+        """Lease the GPUs of a job again whose process has ended. Returns those that it still has: another run may have taken some."""
+        kept = []
+        for uuid in uuids:
+            if self._has(uuid):
+                kept.append(uuid)
+            else:
+                self._let_go(uuid)
+        return kept
+
+    def environment(self, uuids: Optional[Sequence[str]]) -> Dict[str, str]:
+        """Return the variables that show a job its GPUs, and no others. `uuids`: None for a job that takes the host as it is."""
+        if uuids is None and not self.uuids and not self._hides:
+            return {}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(uuids or ())}
+
+    def descriptors(self, uuids: Sequence[str], attempt: str) -> List[int]:
+        """Return the descriptors that the process of an attempt gets, so that it has the GPUs as long as it lives.
+
+        Raises:
+            OSError: there are too many open files.
+        """
+        leases = [self._leases[uuid] for uuid in uuids if uuid in self._leases]
+        return [fd for lease in leases for fd in (lease.fileno(), lease.tag(attempt))]
+
+    def tick(self, now: float) -> None:
+        """Make room for others who ask who has a GPU."""
+        if now >= self._drain_at:
+            self._drain_at = now + _DRAIN_EVERY
+            for lease in self._leases.values():
+                lease.drain()
+
+    def close(self) -> None:
+        """Let go of everything. Jobs that still run have their GPUs themselves."""
+        for lease in self._leases.values():
+            lease.close()
+        self._leases = {}
+
+    def _take_one(self, uuid: str) -> bool:
+        users = self._users.get(uuid, 0)
+        if users >= self._sharers:
+            return False
+        if not users and (len(self._users) >= self._most or not self._has(uuid)):
+            return False
+        self._users[uuid] = users + 1
+        return True
+
+    def _has(self, uuid: str) -> bool:
+        """Whether this agent has the lease, or gets it now. Without leases nobody else is known to have it."""
+        if uuid in self._leases or not gpu_lease.is_supported():
+            return True
+        try:
+            lease = gpu_lease.take(uuid, self._run)
+        except OSError as error:
+            self._trouble[uuid] = "it cannot be leased: {}".format(error.strerror)
+            return False
+        if lease is not None:
+            self._leases[uuid] = lease
+        return lease is not None
+
+    def _let_go(self, uuid: str) -> None:
+        users = self._users.pop(uuid, 0)
+        if users > 1:
+            self._users[uuid] = users - 1
+        elif uuid in self._leases:
+            self._leases.pop(uuid).close()
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def _wait(self, count: int) -> None:
+        """Say why a job waits, if others are the reason: after a moment, and again when the reason has changed."""
+        now = time.monotonic()
+        if len(self._users) >= self._most:
+            return  # the run's own jobs have them
+        if not self._is_waiting:
+            self._is_waiting, self._say_at = True, max(now + _QUIET, self._say_at)
+        if now < self._say_at:
+            return
+        self._say_at = now + _NEXT_WORD
+        reasons = self._reasons()
+        if reasons and reasons != self._said:
+            self._said = reasons
+            more = ["and {} more".format(len(reasons) - _MOST_NAMED)] if len(reasons) > _MOST_NAMED else []
+            what = "a GPU" if count == 1 else "{} GPUs".format(count)
+            self._note("a job waits for {}: {}".format(what, "; ".join(reasons[:_MOST_NAMED] + more)))
+
+    def _reasons(self) -> List[str]:
+        """Return who has each GPU that no attempt of this agent has."""
+        holders = gpu_lease.holders(self._known)
+        self._known = {one.inode: one for one in holders.values()}
+        reasons = []
+        for uuid in self.uuids:
+            if uuid in self._users:
+                continue
+            if uuid in holders:
+                reasons.append("{} {}".format(uuid, _holder_text(holders[uuid])))
+            elif uuid in self._trouble:
+                reasons.append("{}: {}".format(uuid, self._trouble[uuid]))
+        return reasons
+
+
+def _holder_text(holder: Holder) -> str:
+    user = user_of(holder.uid)
+    process = user
+    if holder.pid is not None:
+        name = process_name(holder.pid)
+        process = "process {}{} of {}".format(holder.pid, " ({})".format(name) if name else "", user)
+    if holder.attempt:
+        return "has job {} of run {} ({})".format(holder.attempt.partition(".")[0], holder.run, process)
+    if holder.run:
+        return "is about to have a job of run {} ({})".format(holder.run, process)
+    return "is taken by {}, which is not a run's".format(process)
+
+
+# -- what is asked for -----------------------------------------------------------------------------------------------
+
+
+def _makes_sense(wish: Any) -> bool:
+    if wish is None or (type(wish) is int and 0 <= wish <= 10_000):
+        return True
+    return isinstance(wish, list) and len(wish) <= 10_000 and all(type(one) in (int, str) for one in wish)
+
+
+def _resolve(wish: Sequence[Union[int, str]], found: Survey) -> Tuple[List[str], str]:
+    """Return the UUIDs of GPUs that were named by number, by UUID, or by its beginning, as CUDA takes it; and what is wrong.
+
+    A divided GPU stands for its MIG instances.
+    """
+    chosen: List[str] = []
+    for one in wish:
+        if isinstance(one, int) or _NUMBER.fullmatch(one):
+            meant = [gpu.uuid for gpu in found.gpus[int(one) : int(one) + 1] if gpu.uuid]
+        else:
+            name = one.lower()
+            there = [gpu for gpu in found.gpus if gpu.uuid] if name else []
+            exact = [gpu.uuid for gpu in there if name in (gpu.uuid.lower(), gpu.parent.lower())]
+            begins = [gpu.uuid for gpu in there if gpu.uuid.lower().startswith(name)]
+            if not exact and len(begins) > 1:
+                return [], "GPU {} is asked for, which is not one alone".format(one)
+            meant = exact or begins
+        if not meant:
+            return [], "GPU {} is asked for".format(one)
+        chosen += [uuid for uuid in meant if uuid not in chosen]
+    return chosen, ""
+
+
+def _described(found: Survey) -> str:
+    """What there is, for a message."""
+    names = ["{} {}".format(place, gpu.uuid or "that cannot be read") for place, gpu in enumerate(found.gpus)]
+    more = ["and {} more".format(len(names) - _MOST_NAMED)] if len(names) > _MOST_NAMED else []
+    error = " ({})".format(found.error) if found.error else ""
+    return (", ".join(names[:_MOST_NAMED] + more) or "no GPU") + error
