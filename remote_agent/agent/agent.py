@@ -91,12 +91,13 @@ class Agent:
             lambda: controller.say({"t": "opened"}),
             lambda attempt: self._reaper.fail_doubtful([attempt]),
         )
-        self._gpus = gpus = GpuPool(run, controller.note)
+        self._gpus = gpus = GpuPool(run, controller.note, background)
         self._queue = JobQueue(attempts, zygotes, controller, gpus)
         self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller, gpus)
         self._reaper = Reaper(paths, attempts, self._queue, zygotes, self._running, background, controller)
         self._delivery = Delivery(paths, attempts, zygotes, background, controller)
         self._queue.start = self._running.start
+        gpus.waiting_processes, gpus.end_waiting = self._running.waiting_pids, self._running.close_workers
         self._running.on_end = self._reaper.ended
         self._reaper.on_over = self._delivery.send_outputs
         zygotes.listener = self._reaper

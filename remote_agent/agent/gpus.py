@@ -2,16 +2,20 @@
 
 Rule: a GPU is given out only while this process has its lease (`remote_agent.system.gpu_lease`), so no other run and no other user has
 it. A job gets all of its GPUs at once, or none. Who is in the way is named, and never ended.
+
+Programs that do not lease are seen where the user wants GPUs that are free of them (`free`), and where leases do not hold on the whole
+host. Then a GPU is looked at right before it is taken, and again after a while if it was in use.
 """
 
 import re
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 from remote_agent.protocol import wire
 from remote_agent.system import gpu_lease, gpus
-from remote_agent.system.gpu_lease import Holder, Lease, process_name, user_of
-from remote_agent.system.gpus import Survey
+from remote_agent.system.background import BackgroundThread
+from remote_agent.system.gpu_lease import Holder, Lease, process_name, user_of, user_of_process
+from remote_agent.system.gpus import Gpu, Survey
 
 __all__ = ["GpuPool"]
 
@@ -22,6 +26,14 @@ _DRAIN_EVERY = 1.0
 #: Seconds after which a job that waits says why, and after which it says so again if the reason has changed.
 _QUIET, _NEXT_WORD = 1.0, 60.0
 _MOST_NAMED = 8
+#: As `gpus` of a hello: all GPUs that no other program uses.
+_FREE = "free"
+#: A GPU with more bytes of used memory is not free.
+_MOST_USED = 500 << 20
+#: For so many seconds it counts what was seen of a GPU.
+_FRESH = 1.0
+#: Seconds until GPUs that are in use are looked at again: at first, and at most. It doubles.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -31,11 +43,16 @@ class GpuPool:
     Args:
         run: its id, by which others see who has a GPU.
         note: takes a text for the user.
+        background: asks the driver, which may take its time.
     """
 
-    def __init__(self, run: str, note: Callable[[str], None]) -> None:
+    def __init__(self, run: str, note: Callable[[str], None], background: BackgroundThread) -> None:
         self._run = run
         self._note = note
+        self._background = background
+        #: Return the processes of this run that wait for a job, and may have memory of a GPU; and end them.
+        self.waiting_processes: Callable[[], Set[int]] = set
+        self.end_waiting: Callable[[], None] = lambda: None
         #: The GPUs that jobs may get, as the host counts them.
         self.uuids: List[str] = []
         #: Those of them that were given back. The first one is taken first, as with slots, so that a slot gets its GPU again.
@@ -52,6 +69,11 @@ class GpuPool:
         self._said: List[str] = []
         self._known: Dict[int, Holder] = {}
         self._trouble: Dict[str, str] = {}
+        self._must_look = False
+        self._is_looking = False
+        self._seen: Optional[Survey] = None
+        self._seen_at = self._look_at = 0.0
+        self._pause = _FIRST_PAUSE
 
     # -- which ones ----------------------------------------------------------------------------------------------
 
@@ -64,8 +86,8 @@ class GpuPool:
         """Find the GPUs of the host, and choose those that jobs may get. Returns why this host cannot be used; empty if it can.
 
         Args:
-            wish: None (all), a number (that many, whichever are not taken), or a list of numbers and UUIDs. With 0 and an empty list jobs see no
-                GPU.
+            wish: None (all), a number (that many, whichever are not taken), a list of numbers and UUIDs, or `free` (all, as far as no other
+                program uses them). With 0 and an empty list jobs see no GPU.
 
         Raises:
             wire.ProtocolError: code `field`: it makes no sense.
@@ -82,6 +104,8 @@ class GpuPool:
             chosen, why = _resolve(wish, found)
         elif isinstance(wish, int) and wish > len(there):
             why = "{} of its GPUs are asked for".format(wish)
+        elif wish == _FREE and not there:
+            why = "free GPUs are asked for"
         if why:
             return "{}, and it has {}".format(why, _described(found))
         if found.error and there:
@@ -92,7 +116,13 @@ class GpuPool:
             self._note("GPUs cannot be leased on this system, so another run may use the same ones")
         elif chosen and not gpu_lease.covers_host():
             self._note(
-                "the agent is in a network namespace of its own, as in a container: only runs in the same one keep off each other's GPUs"
+                "the agent is in a network namespace of its own, as in a container, so leases of GPUs hold only there: a GPU that "
+                "any other program uses is left alone"
+            )
+        self._must_look = wish == _FREE or not (gpu_lease.is_supported() and gpu_lease.covers_host())
+        if self._must_look and any(gpu.processes is None for gpu in found.gpus if gpu.uuid in chosen):
+            self._note(
+                "which programs use its GPUs cannot be read, so only GPUs with under 500 MiB of used memory are free"
             )
         return ""
 
@@ -116,7 +146,7 @@ class GpuPool:
             if self._take_one(uuid):
                 taken.append(uuid)
         if len(taken) == count:
-            self._is_waiting = False
+            self._is_waiting, self._pause = False, _FIRST_PAUSE
             return taken
         for uuid in taken:
             self._let_go(uuid)
@@ -125,6 +155,8 @@ class GpuPool:
 
     def release(self, uuids: Sequence[str]) -> None:
         """Give the GPUs of a job back. A process that it left behind has them until it ends."""
+        # What was seen while this job was there counts no more.
+        self._seen, self._look_at, self._pause = None, 0.0, _FIRST_PAUSE
         for uuid in uuids:
             self._let_go(uuid)
             if uuid in self._used:
@@ -181,7 +213,7 @@ class GpuPool:
         users = self._users.get(uuid, 0)
         if users >= self._sharers:
             return False
-        if not users and (len(self._users) >= self._most or not self._has(uuid)):
+        if not users and (len(self._users) >= self._most or self._is_in_use(uuid) or not self._has(uuid)):
             return False
         self._users[uuid] = users + 1
         return True
@@ -206,6 +238,41 @@ class GpuPool:
         elif uuid in self._leases:
             self._leases.pop(uuid).close()
 
+    # -- other programs ------------------------------------------------------------------------------------------
+
+    def _is_in_use(self, uuid: str) -> bool:
+        """Whether another program uses a GPU, or that is not known. Then a look begins, and wakes the loop when it is over."""
+        if not self._must_look:
+            return False
+        if self._seen is None or time.monotonic() - self._seen_at > _FRESH:
+            self._look()
+            return True
+        return self._why_in_use(uuid) != ""
+
+    def _look(self) -> None:
+        if self._is_looking or time.monotonic() < self._look_at:
+            return
+        self._is_looking = True
+        found: List[Survey] = []
+
+        def done(error: Optional[BaseException]) -> None:
+            self._is_looking = False
+            self._seen_at = time.monotonic()
+            self._seen = found[0] if found else Survey([], "", str(error))
+            self._look_at = self._seen_at + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+        self._background.submit(lambda: found.append(gpus.survey()), done)
+
+    def _why_in_use(self, uuid: str) -> str:
+        """Return who uses a GPU, as far as was seen; empty if nobody does."""
+        if self._seen is None:
+            return ""
+        gpu = next((one for one in self._seen.gpus if one.uuid == uuid), None)
+        if gpu is None:
+            return self._seen.error or "it is gone"
+        return _users_of(gpu, self.waiting_processes())
+
     # -- waiting -------------------------------------------------------------------------------------------------
 
     def _wait(self, count: int) -> None:
@@ -213,12 +280,15 @@ class GpuPool:
         now = time.monotonic()
         if len(self._users) >= self._most:
             return  # the run's own jobs have them
+        if self._must_look and self._seen is not None:
+            # Where the driver does not tell processes, those of this run are as much in the way as others.
+            self.end_waiting()
         if not self._is_waiting:
             self._is_waiting, self._say_at = True, max(now + _QUIET, self._say_at)
         if now < self._say_at:
             return
-        self._say_at = now + _NEXT_WORD
         reasons = self._reasons()
+        self._say_at = now + (_NEXT_WORD if reasons else _QUIET)
         if reasons and reasons != self._said:
             self._said = reasons
             more = ["and {} more".format(len(reasons) - _MOST_NAMED)] if len(reasons) > _MOST_NAMED else []
@@ -237,15 +307,36 @@ class GpuPool:
                 reasons.append("{} {}".format(uuid, _holder_text(holders[uuid])))
             elif uuid in self._trouble:
                 reasons.append("{}: {}".format(uuid, self._trouble[uuid]))
+            elif self._must_look and self._why_in_use(uuid):
+                reasons.append("{}: {}".format(uuid, self._why_in_use(uuid)))
         return reasons
+
+
+def _users_of(gpu: Gpu, own: Set[int]) -> str:
+    """Return who uses a GPU, besides these processes; empty if nobody does."""
+    others = [one for one in gpu.processes or () if one.pid not in own]
+    if others:
+        texts = [
+            _process_text(one.pid, user_of_process(one.pid))
+            + (" uses it" if one.used is None else " uses {} MiB".format(one.used >> 20))
+            for one in others[:_MOST_NAMED]
+        ]
+        return ", ".join(
+            texts + (["and {} more".format(len(others) - _MOST_NAMED)] if len(others) > _MOST_NAMED else [])
+        )
+    if gpu.used is not None and gpu.used > _MOST_USED and not gpu.processes:
+        return "{} MiB of its memory are used, by a process that is not visible here".format(gpu.used >> 20)
+    return ""
+
+
+def _process_text(pid: int, user: str) -> str:
+    name = process_name(pid)
+    return "process {}{} of {}".format(pid, " ({})".format(name) if name else "", user)
 
 
 def _holder_text(holder: Holder) -> str:
     user = user_of(holder.uid)
-    process = user
-    if holder.pid is not None:
-        name = process_name(holder.pid)
-        process = "process {}{} of {}".format(holder.pid, " ({})".format(name) if name else "", user)
+    process = user if holder.pid is None else _process_text(holder.pid, user)
     if holder.attempt:
         return "has job {} of run {} ({})".format(holder.attempt.partition(".")[0], holder.run, process)
     if holder.run:
@@ -257,7 +348,7 @@ def _holder_text(holder: Holder) -> str:
 
 
 def _makes_sense(wish: Any) -> bool:
-    if wish is None or (type(wish) is int and 0 <= wish <= 10_000):
+    if wish is None or wish == _FREE or (type(wish) is int and 0 <= wish <= 10_000):
         return True
     return isinstance(wish, list) and len(wish) <= 10_000 and all(type(one) in (int, str) for one in wish)
 

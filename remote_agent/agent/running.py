@@ -10,7 +10,7 @@ import selectors
 import signal
 import socket
 import time
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Set
 
 from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.controller import Controller
@@ -207,6 +207,10 @@ class RunningJobs:
         if worker.sock.fileno() >= 0:
             self._selector.unregister(worker.sock)
             worker.sock.close()
+
+    def waiting_pids(self) -> Set[int]:
+        """Return the processes of workers that wait."""
+        return {worker.pid for worker in self._workers.idle() if worker.pid is not None}
 
     def close_workers(self) -> None:
         """Let all workers end that wait."""

@@ -26,7 +26,7 @@ class Hello(TypedDict):
     controller: str
     host: str
     slots: Union[int, str, None]
-    gpus: Union[List[str], int, None]
+    gpus: Union[List[Any], int, str, None]
     needs: Optional[Dict[str, Any]]
     size: Optional[Dict[str, Any]]
     lease: Optional[float]

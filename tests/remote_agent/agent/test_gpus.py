@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from remote_agent.agent import gpus, queue
 from remote_agent.agent.gpus import GpuPool
 from remote_agent.protocol import wire
 from remote_agent.system import gpu_lease
+from remote_agent.system import gpus as system_gpus
 from tests.gpus import FalseGpus
 from tests.remote_agent.agent.test_agent_machine import spec
 from tests.remote_agent.agents import AgentHost, Client, wait_gone, wait_until
@@ -42,8 +44,9 @@ def new_pool(driver, monkeypatch):
 
     def make(run: str = "r1", wish=None) -> GpuPool:
         notes: list[str] = []
-        pool = GpuPool(run, notes.append)
-        pool.notes = notes
+        look = _Background()
+        pool = GpuPool(run, notes.append, look)
+        pool.notes, pool.look = notes, look
         pool.why = pool.choose(wish)
         made.append(pool)
         return pool
@@ -51,6 +54,30 @@ def new_pool(driver, monkeypatch):
     yield make
     for pool in made:
         pool.close()
+
+
+class _Background:
+    """Does work when the test says so, in place of another thread."""
+
+    def __init__(self) -> None:
+        self._work: list = []
+
+    def submit(self, work, done) -> None:
+        self._work.append((work, done))
+
+    def deliver(self) -> None:
+        """Do it."""
+        while self._work:
+            work, done = self._work.pop()
+            work()
+            done(None)
+
+
+def _look_and_take(pool: GpuPool, count: int = 1):
+    """Take after a look, as the agent does when the look is over."""
+    taken = pool.take(count)
+    pool.look.deliver()
+    return taken or pool.take(count)
 
 
 def _squat(gpu: str) -> socket.socket:
@@ -134,7 +161,7 @@ class TestWhichOnes:
         assert "1 that cannot be read" in new_pool(wish=[1]).why
         assert new_pool().notes == ["its GPUs can be read in part only: GPU 1: GPU is lost"]
 
-    @pytest.mark.parametrize("wish", [-1, 1.5, True, "many", [True], [1.5], {"a": 1}, 10**9, ["x"] * 20_000])
+    @pytest.mark.parametrize("wish", [-1, 1.5, True, "many", "FREE", [True], [1.5], {"a": 1}, 10**9, ["x"] * 20_000])
     def test_what_makes_no_sense_is_refused(self, new_pool, wish):
         """It comes from the other side of the wire."""
         with pytest.raises(wire.ProtocolError, match="gpus are"):
@@ -235,13 +262,130 @@ class TestTaking:
         monkeypatch.setattr(gpu_lease, "is_supported", lambda: False)
         pool = new_pool(wish=[0])
         assert pool.notes == ["GPUs cannot be leased on this system, so another run may use the same ones"]
-        assert pool.take(1) == pool.retake(driver.names[:1]) == driver.names[:1]
+        assert _look_and_take(pool) == pool.retake(driver.names[:1]) == driver.names[:1]
 
     def test_a_container_says_how_far_leases_reach(self, new_pool, monkeypatch):
         """They hold in one network namespace."""
         monkeypatch.setattr(gpu_lease, "covers_host", lambda: False)
         assert "as in a container" in new_pool().notes[0]
         assert new_pool(wish=0).notes == []
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """The time, which the test moves. A job that waits says so at once."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(gpus.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+class TestOtherPrograms:
+    """`gpus: free`: programs that know nothing of leases."""
+
+    def test_a_gpu_without_other_programs_is_free(self, driver, new_pool, clock):
+        """No process computes on it, and little of its memory is used: the driver has some itself."""
+        first, second, third, fourth = driver.names
+        driver.write(
+            f"gpu {first} 9000 3",
+            "proc 1 300",
+            f"gpu {second} 9000 501",
+            f"gpu {third} 9000 500",
+            f"gpu {fourth} 9000 3",
+        )
+        pool = new_pool(wish="free")
+        assert (pool.count, pool.take(2)) == (4, None)
+        assert _look_and_take(pool, 2) == [third, fourth]
+        assert pool.take(1) is None
+
+    def test_a_program_that_comes_and_goes(self, driver, new_pool, clock):
+        """It is named with its user and its memory. The GPU is looked at again, at last every ten seconds, and is taken when it is free."""
+        driver.write(driver.lines[0], f"proc {os.getpid()} 1200")
+        pool = new_pool(wish="free")
+        assert _look_and_take(pool) is None
+        name, user = gpu_lease.process_name(os.getpid()), gpu_lease.user_of(os.geteuid())
+        assert pool.notes == [
+            f"a job waits for a GPU: {driver.names[0]}: process {os.getpid()} ({name}) of {user} uses 1200 MiB"
+        ]
+        for _ in range(20):
+            clock.now += 10.0
+            assert _look_and_take(pool) is None
+        driver.write(driver.lines[0])
+        clock.now += 9.9
+        assert _look_and_take(pool) is None
+        clock.now += 0.2
+        assert _look_and_take(pool) == driver.names
+
+    def test_what_was_seen_counts_for_a_moment(self, driver, new_pool, clock):
+        """A job that starts later looks again."""
+        driver.write(*driver.lines[:2])
+        pool = new_pool(wish="free")
+        assert _look_and_take(pool) == driver.names[:1]
+        driver.write(*driver.lines[:2], "proc 1 -1")
+        clock.now += 2.0
+        assert _look_and_take(pool) is None
+        assert f"{driver.names[1]}: process 1 (" in pool.notes[0]
+        assert pool.notes[0].endswith(" uses it")
+
+    def test_a_job_that_has_ended_is_not_in_the_way_of_the_next(self, driver, new_pool, clock):
+        """The look while it ran says nothing of the GPU now."""
+        driver.write(driver.lines[0])
+        pool = new_pool(wish="free")
+        held = _look_and_take(pool)
+        driver.write(driver.lines[0], "proc 1 1")
+        clock.now += 2.0
+        assert _look_and_take(pool) is None
+        driver.write(driver.lines[0])
+        pool.release(held)
+        assert _look_and_take(pool) == held
+
+    def test_our_own_process_that_waits_for_a_job_is_not_in_the_way(self, driver, new_pool, clock):
+        """Nor is its memory. If the driver does not tell which process that is, it ends."""
+        driver.write(f"gpu {driver.names[0]} 9000 2000", "proc 77 2000")
+        pool = new_pool(wish="free")
+        pool.waiting_processes = lambda: {77}
+        assert _look_and_take(pool) == driver.names
+        pool.release(driver.names)
+        ended = []
+        pool.end_waiting = lambda: ended.append(driver.write(f"gpu {driver.names[0]} 9000 3"))
+        driver.write(f"gpu {driver.names[0]} 9000 2000")
+        assert _look_and_take(pool) is None
+        assert ended
+        clock.now += 1.1
+        assert _look_and_take(pool) == driver.names
+
+    def test_memory_of_a_process_that_is_not_visible_counts(self, driver, new_pool, clock):
+        """As where that process is in another container."""
+        driver.write(f"gpu {driver.names[0]} 9000 700")
+        pool = new_pool(wish="free")
+        assert _look_and_take(pool) is None
+        assert pool.notes[0].endswith("700 MiB of its memory are used, by a process that is not visible here")
+
+    def test_where_leases_do_not_reach_programs_count_too(self, driver, new_pool, clock, monkeypatch):
+        """In a container any GPU that is in use is left alone."""
+        monkeypatch.setattr(gpu_lease, "covers_host", lambda: False)
+        driver.write(driver.lines[0], "proc 1 1200", driver.lines[1])
+        pool = new_pool()
+        assert _look_and_take(pool) == driver.names[1:]
+
+    def test_a_host_without_a_gpu_has_no_free_one(self, driver, new_pool):
+        """It is no host for the run, rather than one that waits for ever."""
+        driver.write("down")
+        assert new_pool(wish="free").why == "free GPUs are asked for, and it has no GPU (Driver Not Loaded)"
+
+    def test_a_driver_that_fails_later_is_the_reason_to_wait(self, driver, new_pool, clock):
+        """It may come back."""
+        driver.write(driver.lines[0])
+        pool = new_pool(wish="free")
+        names = driver.names
+        driver.write("down")
+        assert _look_and_take(pool) is None
+        assert pool.notes == [f"a job waits for a GPU: {names[0]}: Driver Not Loaded"]
+
+    def test_a_driver_that_tells_no_processes_is_told(self, driver, new_pool, monkeypatch):
+        """Memory alone decides then."""
+        driver.write(driver.lines[0], f"mig {driver.new_name('MIG')} 40 1")
+        monkeypatch.setattr(system_gpus, "_LIBRARY", "libnone.so.1")
+        assert "which programs use its GPUs cannot be read" in new_pool(wish="free").notes[0]
 
 
 @pytest.fixture
@@ -317,6 +461,21 @@ class TestQueue:
         """The welcome says why."""
         peer = _greet(stepped, gpus=[9])
         assert peer.all("welcome")[0]["too_small"].startswith("GPU 9 is asked for, and it has 0 GPU-")
+
+    def test_it_starts_when_a_program_has_left_the_gpu(self, driver, stepped, monkeypatch):
+        """With `gpus: free`."""
+        monkeypatch.setattr(gpus, "_FIRST_PAUSE", 0.0)
+        driver.write(driver.lines[0], "proc 1 1200")
+        peer = _greet(stepped, 0, gpus="free")
+        assert stepped.forks == []
+        driver.write(driver.lines[0])
+
+        def has_started() -> bool:
+            stepped.settle()
+            return bool(stepped.forks)
+
+        wait_until(has_started, "the job to start")
+        assert peer.all("started")
 
     def test_jobs_of_one_size_have_as_many_as_they_need(self, driver, stepped):
         """As many run as have room."""
