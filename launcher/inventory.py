@@ -54,6 +54,7 @@ _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]{0,63}\$?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PATH = re.compile(r"[^\x00-\x1f\x7f]+")
 _EXTRA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+_GPU = re.compile(r"[A-Za-z0-9/-]{1,80}")
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9 _.,/+@%=:~-]*")
 
 
@@ -66,7 +67,7 @@ class HostSpec:
         address: host name, IP address or alias of ~/.ssh/config; `local` for no SSH at all.
         user, port: None leaves them to ssh's configuration.
         slots: jobs at once: a number, `auto` (the CPUs), or None (one per GPU, else one).
-        gpus: indices or UUIDs of the GPUs to use; None for all.
+        gpus: how many GPUs to use, or their indices or UUIDs, or `free` for those that no other program uses; None for all.
         python: the job environment's Python there; None for the first python3.
         environment: the packages of its jobs, like the option of that name; None for the option's value.
         extras: extras of its environment, in addition to those of the options.
@@ -88,7 +89,7 @@ class HostSpec:
     user: str | None = None
     port: int | None = None
     slots: int | Literal["auto"] | None = None
-    gpus: tuple[int | str, ...] | None = None
+    gpus: int | Literal["free"] | tuple[int | str, ...] | None = None
     python: str | None = None
     setup: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -171,7 +172,9 @@ def check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[
     """
     too_small = []
     for spec in specs:
-        has = {"gpus": None if spec.gpus is None else len(spec.gpus), "cpus": spec.cpus, "memory": spec.memory}
+        # How many are free is the host's own word.
+        gpus = None if spec.gpus == "free" else len(spec.gpus) if isinstance(spec.gpus, tuple) else spec.gpus
+        has = {"gpus": gpus, "cpus": spec.cpus, "memory": spec.memory}
         lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
         too_small += [f"{spec.name} has {lacks[0]}={has[lacks[0]]}"] if lacks else []
     if len(too_small) == len(specs):
@@ -411,16 +414,19 @@ def _env(where: str, value: Any) -> dict[str, str]:
     return found
 
 
-def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
+def _gpus(where: str, value: Any) -> int | Literal["free"] | tuple[int | str, ...]:
+    if value == "free":
+        return "free"
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SLOTS:
-        return tuple(range(value))
+        return value
     if isinstance(value, list) and all(
         (isinstance(one, int) and not isinstance(one, bool) and one >= 0)
-        or (isinstance(one, str) and re.fullmatch(r"[A-Za-z0-9-]{1,80}", one))
+        or (isinstance(one, str) and _GPU.fullmatch(one))
         for one in value
     ):
         return tuple(value)
-    raise InventoryError(f"{where}: {shown(value)} is neither a count nor a list of indices or UUIDs")
+    hint = f"; write [{value}] for that one" if isinstance(value, str) and _GPU.fullmatch(value) else ""
+    raise InventoryError(f"{where}: {shown(value)} is neither a count nor a list of indices or UUIDs, nor 'free'{hint}")
 
 
 def _environment(where: str, value: Any) -> str:

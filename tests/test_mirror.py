@@ -86,7 +86,6 @@ TESTED_IN = {
     "launcher/results/writing.py": "launcher/results/test_output_folder.py",
     "launcher/runs/journal_format.py": "launcher/runs/test_journal.py",
     "launcher/runs/ownership.py": "end_to_end/test_received_folder.py",
-    "launcher/runs/record.py": "launcher/session/test_resumed.py",
     "launcher/runs/result_file.py": "launcher/agents/test_receiver.py",
     "launcher/runs/status.py": "launcher/cli/test_commands.py",
     "launcher/serialization/plain_records.py": "launcher/serialization/test_plain_values.py",

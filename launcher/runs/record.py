@@ -308,7 +308,8 @@ def hosts_of(record: RunRecord, env: Mapping[str, str]) -> list[HostSpec]:
         values["setup"] = tuple(values["setup"])
         # A version without environments did not write this.
         values["extras"] = tuple(values.get("extras", ()))
-        values["gpus"] = tuple(values["gpus"]) if isinstance(values.get("gpus"), list) else None
+        gpus = values.get("gpus")
+        values["gpus"] = tuple(gpus) if isinstance(gpus, list) else gpus
         try:
             specs.append(HostSpec(**values, env={name: env[name] for name in names if name in env}))
         except (LookupError, TypeError, ValueError) as error:

@@ -21,6 +21,7 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.agent.delivery import Delivery
+from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.batching import Batching
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.listener import Listener
@@ -90,11 +91,13 @@ class Agent:
             lambda: controller.say({"t": "opened"}),
             lambda attempt: self._reaper.fail_doubtful([attempt]),
         )
-        self._queue = JobQueue(attempts, zygotes, controller)
-        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller)
+        self._gpus = gpus = GpuPool(run, controller.note, background)
+        self._queue = JobQueue(attempts, zygotes, controller, gpus)
+        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller, gpus)
         self._reaper = Reaper(paths, attempts, self._queue, zygotes, self._running, background, controller)
         self._delivery = Delivery(paths, attempts, zygotes, background, controller)
         self._queue.start = self._running.start
+        gpus.waiting_processes, gpus.end_waiting = self._running.waiting_pids, self._running.close_workers
         self._running.on_end = self._reaper.ended
         self._reaper.on_over = self._delivery.send_outputs
         zygotes.listener = self._reaper
@@ -125,6 +128,8 @@ class Agent:
         queued, doubtful = attempts.replay()
         self._queue.restore(queued)
         self._reaper.fail_doubtful(doubtful)
+        for attempt in attempts.active():
+            gpus.adopt(attempt.gpus or [])
         self._reaper.adopt()
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -193,9 +198,9 @@ class Agent:
             # The log's id shows whether this is still the same spool. If a spool was removed, its successor does not know its attempts.
             "boot_id": "{}/{}".format(self._paths.boot, self._attempts.log.id.hex()),
             "slots": max(self._queue.slots, 1),
-            "too_small": room.lacks(None),
-            "room": room.to_json(),
-            "gpus": self._queue.gpus,
+            "too_small": self._queue.unusable_gpus or room.lacks(None),
+            "room": None if self._queue.unusable_gpus else room.to_json(),
+            "gpus": self._gpus.uuids,
             "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
         }
 
@@ -218,6 +223,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         self._controller.tick(now)
         self._listener.tick(now)
+        self._gpus.tick(now)
         poll = now >= self._next_poll
         if poll:
             self._next_poll = now + 0.1
@@ -269,6 +275,7 @@ class Agent:
         self._attempts.stop()
         self._background.stop()
         self._attempts.close()
+        self._gpus.close()
         self._listener.close()
         where = self._paths.where
         if self._end_mode == "remove":

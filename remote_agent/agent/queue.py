@@ -11,7 +11,7 @@ import time
 from typing import Callable, List, Optional
 
 from remote_agent.agent.cpus import Cpus
-from remote_agent.agent.gpus import Gpus
+from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.shares import Shares
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
@@ -26,7 +26,7 @@ from remote_agent.protocol.messages import Go, Hello, SendJob, Started, TakeBack
 from remote_agent.protocol.resources import Resources, Room
 from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.shared.room import SizedQueue
-from remote_agent.system.host import choose_gpus, usable_cpus
+from remote_agent.system.host import usable_cpus
 from remote_agent.system.resources import memory_here, room_here, usable_cpu_ids
 
 __all__ = ["JobQueue", "started"]
@@ -44,17 +44,19 @@ Start = Callable[[Attempt, ZygoteClient], None]
 class JobQueue:
     """The queue of a host, and what its jobs have of it. `start` is set by the agent."""
 
-    def __init__(self, attempts: Attempts, zygotes: Zygotes, controller: Controller) -> None:
+    def __init__(self, attempts: Attempts, zygotes: Zygotes, controller: Controller, gpus: GpuPool) -> None:
         self._attempts = attempts
         self._zygotes = zygotes
         self._controller = controller
+        self._gpus = gpus
         self._queue: "SizedQueue[Attempt, Optional[Resources]]" = SizedQueue()
         self._is_held = False
         self._job_seconds = 1.0
         self._started_at = time.monotonic()
         #: None until the first controller has said hello.
         self.shares: Optional[Shares] = None
-        self.gpus: List[str] = []
+        #: Why the host does not have the GPUs that the user wants; empty if it has.
+        self.unusable_gpus = ""
         #: The CPUs of a job that says nothing of itself; 0 if the run does not say it either.
         self.threads = 0
         self.start: Start = _no_start
@@ -70,7 +72,8 @@ class JobQueue:
         return self.shares.slots if self.shares is not None else 0
 
     def count_slots(self, hello: Hello) -> Room:
-        """Set what the jobs may have, as the first controller asks for, and return it. Attempts that run already keep what they have.
+        """Set what the jobs may have, as the first controller asks for, and return it. Attempts that run already keep what they have. Nothing
+        starts on a host that does not have the GPUs that the user wants.
 
         Raises:
             wire.ProtocolError: code `field`: the number of slots makes no sense.
@@ -83,12 +86,16 @@ class JobQueue:
             raise wire.ProtocolError("field", "hello: slots are {!r}".format(slots))
         needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         given = Resources.from_json(hello["size"] or {})
-        self.gpus, self.threads = choose_gpus(hello["gpus"]), needs.cpus if needs is not None else 0
-        has = Resources(len(self.gpus), given.cpus or usable_cpus(), given.memory or memory_here())
+        self.threads = needs.cpus if needs is not None else 0
+        self.unusable_gpus = self._gpus.choose(hello["gpus"])
+        has = Resources(self._gpus.count, given.cpus or usable_cpus(), given.memory or memory_here())
+        room = room_here(needs, has, slots)
+        if self.unusable_gpus:
+            return room
         cpus = usable_cpu_ids()
         self.shares = Shares(
-            room_here(needs, has, slots),
-            Gpus(self.gpus),
+            room,
+            self._gpus,
             # If the user says that there are more CPUs than there are, no job has CPUs of its own.
             Cpus(cpus if has.cpus <= len(cpus) else []),
             is_sized=needs is not None,
@@ -100,14 +107,19 @@ class JobQueue:
         """How many threads numerical libraries of a job should start; 0 for what they choose."""
         return self.shares.threads(attempt) if self.shares is not None else self.threads
 
+    def retake_gpus(self, attempt: Attempt) -> None:
+        """Lease the GPUs of an attempt again, whose process has ended, for its epilogue. It loses those that another run has taken since."""
+        attempt.gpus = self._gpus.retake(attempt.gpus or [])
+
     def release_slot(self, attempt: Attempt) -> None:
-        """Take back what an attempt has of the host: its process has ended."""
-        if attempt.slot is None:
-            return
+        """Take back what an attempt has of the host: its process has ended, or it will not start."""
+        has_run = attempt.slot is not None
         if self.shares is not None:
             self.shares.release(attempt)
-        attempt.slot = None
-        if attempt.begun_at is not None:
+        else:
+            self._gpus.release(attempt.gpus or [])
+        attempt.slot, attempt.gpus = None, None
+        if has_run and attempt.begun_at is not None:
             self._job_seconds += 0.2 * (time.monotonic() - attempt.begun_at - self._job_seconds)
 
     # -- the queue -----------------------------------------------------------------------------------------------
@@ -177,6 +189,7 @@ class JobQueue:
                 self._controller.say(started(attempt_here))
 
     def _give_back(self, attempt: Attempt, why: str, *, asked: bool) -> None:
+        self.release_slot(attempt)
         self._attempts.remove(attempt, is_given_back=True)
         self._controller.say({"t": "dropped", "attempt": attempt.id, "why": why, "asked": asked})
 
@@ -197,6 +210,7 @@ class JobQueue:
             self._fail(attempt, error)
 
     def _fail(self, attempt: Attempt, error: JobError) -> None:
+        self.release_slot(attempt)
         self._attempts.record_final(attempt, failed_envelope(attempt, error, None), NO_PARTS, b"")
 
     # -- starting ------------------------------------------------------------------------------------------------
@@ -209,7 +223,9 @@ class JobQueue:
         for attempt in shares.too_large(self._queue):
             self._queue.remove(attempt)
             self._fail(attempt, JobError("host", message=shares.room.lacks(attempt.spec.needs)))
-        chosen = shares.next(self._queue)
+        # An attempt may wait for a GPU that another run has for days, and should not be lost with the power meanwhile. So it has its GPUs
+        # before it is claimed.
+        chosen = shares.reserve(itertools.takewhile(self._zygote_of, shares.next(self._queue)))
         if not chosen and time.monotonic() - self._started_at > _LONG:
             self._release_claims()
         following = itertools.islice(self._queue, len(chosen) + self._claims_ahead(shares))

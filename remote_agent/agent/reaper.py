@@ -333,6 +333,8 @@ class Reaper(ZygoteListener):
         state = b""
         if attempt.state_at is not None and not attempt.state_file:
             state = log.read(attempt.state_at)
+        if attempt.gpus:
+            self._queue.retake_gpus(attempt)
         payload_file = outcome_file = ""
         if attempt.payload_blob:
             payload_file = self._zygotes.blobs.path(attempt.payload_blob)
@@ -351,7 +353,7 @@ class Reaper(ZygoteListener):
             outcome_file=outcome_file,
             state_file=attempt.state_file or "",
         )
-        header: Start = {"t": "epilogue", "attempt": attempt.id, "spec": spec.to_json()}
+        header: Start = {"t": "epilogue", "attempt": attempt.id, "spec": spec.to_json(), "leases": 0}
         self._running.hand_over(attempt, zygote, header, state)
 
 

@@ -10,8 +10,9 @@ import selectors
 import signal
 import socket
 import time
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Set
 
+from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue, started
 from remote_agent.agent.shares import variables
@@ -60,6 +61,7 @@ class RunningJobs:
         queue: JobQueue,
         zygotes: Zygotes,
         controller: Controller,
+        gpus: GpuPool,
     ) -> None:
         self._paths = paths
         self._selector = selector
@@ -67,6 +69,7 @@ class RunningJobs:
         self._queue = queue
         self._zygotes = zygotes
         self._controller = controller
+        self._gpus = gpus
         self._unconfirmed: List[Attempt] = []
         self._workers = Workers()
         self.on_end: Callable[[Attempt], None] = lambda attempt: None
@@ -81,7 +84,7 @@ class RunningJobs:
         elif attempt.payload is not None:
             payload = self._attempts.log.read(attempt.payload)
         spec = self.fork_spec(attempt, payload_file).to_json()
-        header: Start = {"t": "fork", "attempt": attempt.id, "spec": spec}
+        header: Start = {"t": "fork", "attempt": attempt.id, "spec": spec, "leases": 0}
         try:
             if not self._hand_to_worker(attempt, zygote, header, payload):
                 self.hand_over(attempt, zygote, header, payload)
@@ -116,7 +119,7 @@ class RunningJobs:
         return found
 
     def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
-        """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
+        """Give an attempt, or its epilogue, to the zygote, with its socket, its streams and its GPUs.
 
         Raises:
             ZygoteGone: the zygote did not get it, and never will.
@@ -126,7 +129,8 @@ class RunningJobs:
         try:
             ours.setblocking(False)
             with self._streams(attempt) as fds:
-                zygote.fork(header, payload, [theirs.fileno(), *fds])
+                leases = self._leases(attempt, header)
+                zygote.fork(header, payload, [theirs.fileno(), *fds, *leases])
         except BaseException:
             ours.close()
             raise
@@ -147,6 +151,12 @@ class RunningJobs:
         attempt.sock = sock
         attempt.has_exited = False
         attempt.status = None
+
+    def _leases(self, attempt: Attempt, header: Start) -> List[int]:
+        """Return the descriptors by which the process has its GPUs as long as it lives, and write their number into the header."""
+        leases = self._gpus.descriptors(attempt.gpus or [], attempt.id)
+        header["leases"] = len(leases)
+        return leases
 
     @contextlib.contextmanager
     def _streams(self, attempt: Attempt) -> Iterator[List[int]]:
@@ -181,6 +191,7 @@ class RunningJobs:
         # This is in the file before the worker has the job, so that a later agent finds the process.
         self._attempts.record(attempt, "forked", {"pid": fitting.pid, "start": fitting.started, "reused": True})
         with self._streams(attempt) as fds:
+            fds = [*fds, *self._leases(attempt, header)]
             is_sent = self._attempts.write() and fitting.send(wire.encode(header, payload, passed_on=True), fds)
         if not is_sent:
             attempt.pid, attempt.pid_started, attempt.is_reused = None, "", False
@@ -204,6 +215,10 @@ class RunningJobs:
         if worker.sock.fileno() >= 0:
             self._selector.unregister(worker.sock)
             worker.sock.close()
+
+    def waiting_pids(self) -> Set[int]:
+        """Return the processes of workers that wait."""
+        return {worker.pid for worker in self._workers.idle() if worker.pid is not None}
 
     def close_workers(self) -> None:
         """Let all workers end that wait."""

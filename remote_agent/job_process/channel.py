@@ -20,8 +20,8 @@ __all__ = ["INLINE", "FrameSink", "JobChannel", "move_high", "private_opener"]
 
 #: A result of up to this many bytes is sent in its frame.
 INLINE = 1 << 20
-#: Room for the descriptors that come with a worker's next job.
-_CONTROL_BUFFER = socket.CMSG_SPACE(4 * array.array("i").itemsize)
+#: Room for the descriptors that come with a worker's next job: as many as one message can bring.
+_CONTROL_BUFFER = socket.CMSG_SPACE(253 * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _IDLE = wire.encode({"t": "idle"})
 
@@ -102,8 +102,8 @@ class JobChannel:
             os.close(self._fd)
 
     def next_job(self) -> Optional[Tuple[Start, bytes, List[int]]]:
-        """Wait for the next job of this process. Returns its header, its payload, and the descriptors of its stdout and stderr; None if there
-        is none.
+        """Wait for the next job of this process. Returns its header, its payload, and the descriptors of its stdout, its stderr and its GPUs;
+        None if there is none.
 
         What the agent has said of the job before counts no more.
         """

@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from remote_agent.job_process.channel import move_high
 from remote_agent.job_process.shutdown import exit_forked_child
 from remote_agent.shared.failure import JobTerminated
+from remote_agent.system import gpu_lease
 from remote_agent.system.processes import mark_begun
 
 # `_signal`, because `signal` turns every number into an Enum and back. That makes a forked process write to some forty
@@ -34,6 +35,7 @@ __all__ = [
     "become_job",
     "begin_job",
     "get_handler",
+    "hold_gpus",
     "hold_standard_fds",
     "keep_threads_to",
     "keep_to",
@@ -233,6 +235,13 @@ def begin_job(streams: List[int], environment: Dict[str, Any], cwd: str, umask: 
             os.environ[name] = str(value)
     os.umask(umask)
     os.chdir(cwd)
+
+
+def hold_gpus(fds: List[int]) -> List[int]:
+    """Have the GPUs of these leases as long as this process lives, and each that it starts and that inherits them. Returns the leases."""
+    leases = [move_high(fd) for fd in fds]
+    gpu_lease.hold(leases)
+    return leases
 
 
 def keep_to(cpus: List[int]) -> None:

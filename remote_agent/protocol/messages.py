@@ -26,7 +26,7 @@ class Hello(TypedDict):
     controller: str
     host: str
     slots: Union[int, str, None]
-    gpus: Union[List[str], int, None]
+    gpus: Union[List[Any], int, str, None]
     needs: Optional[Dict[str, Any]]
     size: Optional[Dict[str, Any]]
     lease: Optional[float]
@@ -404,14 +404,16 @@ class Fatal(TypedDict):
 
 
 class Start(TypedDict):
-    """Start a process, with three descriptors. `spec`: a ForkSpec or an EpilogueSpec.
+    """Start a process, with three descriptors and those of its GPUs. `spec`: a ForkSpec or an EpilogueSpec. `leases`: how many the last are.
 
-    Also from an agent to a worker that waits: do this job next. Two descriptors come with it, because the worker has its socket.
+    Also from an agent to a worker that waits: do this job next. Two descriptors and those of its GPUs come with it, because the worker has its
+    socket.
     """
 
     t: Literal["fork", "epilogue"]
     attempt: str
     spec: Dict[str, Any]
+    leases: int
 
 
 class Warm(TypedDict):
@@ -615,6 +617,8 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "environments_listed": {"more": False},
     "looked": {"more": False},
     "ready": {"why": "", "notes": list, "imported": None},
+    "fork": {"leases": 0},
+    "epilogue": {"leases": 0},
     "state": {"file": None, "error": None},
     "outcome": {"parts": dict},
     "done": {"parts": dict},

@@ -1,4 +1,4 @@
-"""Facts about a host: its boot id, its processors and GPUs, and the folders for our files.
+"""Facts about a host: its boot id, its processors, and the folders for our files.
 
 Rule: facts are read, never assumed. A folder that cannot be used is refused, and the message names the next step (`workdir`).
 """
@@ -8,7 +8,7 @@ import functools
 import os
 import re
 import socket
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Optional, Tuple
 
 from remote_agent.system.private_files import SpoolError, check_parent, make_private_folder, open_private
 
@@ -16,8 +16,6 @@ __all__ = [
     "NO_ROOM",
     "Folders",
     "boot_id",
-    "choose_gpus",
-    "find_gpus",
     "folders",
     "machine_id",
     "roots",
@@ -228,49 +226,3 @@ def usable_cpus() -> int:
     """Return how many CPUs this process may use or, if the system does not say that, the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def find_gpus() -> List[str]:
-    """Return the UUIDs of the GPUs from `nvidia-smi`; for a divided GPU, those of its MIG instances.
-
-    Empty without a driver.
-    """
-    import subprocess
-
-    try:
-        result = subprocess.run(
-            ["nvidia-smi", "-L"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=15,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    if result.returncode:
-        return []
-    gpus: List[str] = []
-    migs: Dict[str, List[str]] = {}
-    for line in result.stdout.decode("utf-8", "replace").splitlines():
-        found = re.search(r"\(UUID: ([A-Za-z0-9/-]+)\)", line)
-        if not found:
-            continue
-        if line.lstrip().startswith("MIG") and gpus:
-            migs.setdefault(gpus[-1], []).append(found.group(1))
-        else:
-            gpus.append(found.group(1))
-    return [device for gpu in gpus for device in migs.get(gpu, [gpu])]
-
-
-def choose_gpus(gpus: Union[List[Any], int, None]) -> List[str]:
-    """Return the UUIDs of the GPUs for a run.
-
-    `gpus`: None (all), a number (that many, from the first), or a list of indexes or UUIDs; 0 or [] for none.
-    """
-    found = [] if gpus in (0, []) else find_gpus()
-    if isinstance(gpus, int):
-        return found[:gpus]
-    if gpus:
-        return [found[int(gpu)] if str(gpu).isdigit() and int(gpu) < len(found) else str(gpu) for gpu in gpus]
-    return found

@@ -10,7 +10,7 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.job_process import shutdown
 from remote_agent.job_process.channel import JobChannel, move_high
 from remote_agent.job_process.epilogue import Epilogue
-from remote_agent.job_process.process import become_job, keep_to
+from remote_agent.job_process.process import become_job, hold_gpus, keep_to
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.threads import limit_loaded, without_users
 from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec
@@ -35,7 +35,7 @@ def run_child(
     """Run one `fork` or `epilogue` frame. Returns the channel over which its result was sent.
 
     Args:
-        fds: the job's socket, its stdout file, its stderr file.
+        fds: the job's socket, its stdout file, its stderr file, and the leases of its GPUs.
         get_prepared: returns what the zygote prepared. Imports the application if the zygote has not.
         spec: the spec of the `prepare` message, if nothing is prepared yet.
         worker: goes on with further jobs after this one, if jobs are to share processes. It does not return.
@@ -47,8 +47,9 @@ def run_child(
     job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
     zygote_spec = get_prepared().spec if spec is None else spec
     log = move_high(os.dup(1)) if worker is not None else -1
+    leases = hold_gpus(fds[3:])
     variables = without_users(job.slot_env, job.threads)
-    channel_fd = become_job(fds, variables, zygote_spec.cwd or "/", zygote_spec.umask)
+    channel_fd = become_job(fds[:3], variables, zygote_spec.cwd or "/", zygote_spec.umask)
     keep_to(job.cpus)
     limit_loaded(variables)
     channel = JobChannel(channel_fd, job.spool, job.job.attempt_id)
@@ -57,7 +58,7 @@ def run_child(
     if worker is not None and epilogue is None:
         if spec is not None:
             shutdown.note_open_files()
-        worker(prepared, channel, log).serve(job, payload)
+        worker(prepared, channel, log, leases).serve(job, payload)
     prepared.seeds.in_job()
     state, payload = (b"", payload) if epilogue is None else (payload, b"")
     if job.payload_file:

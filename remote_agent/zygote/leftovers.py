@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import weakref
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional, Tuple
 
 from remote_agent.job_process.shutdown import has_unfinished
 from remote_agent.system.processes import left_by
@@ -35,12 +35,14 @@ _LOOKS = 3
 
 
 class Leftovers:
-    """Compares the process with what it was before its first job."""
+    """Compares the process with what it was before its first job. `passing`: descriptors of that job, which it does not keep."""
 
-    def __init__(self) -> None:
+    def __init__(self, passing: Iterable[int] = ()) -> None:
         self._exits = _exit_functions()
         self._system = _system()
         self._files = _open_files()
+        for fd in passing:
+            (self._files or {}).pop(fd, None)
         self._python_threads = threading.active_count()
         self._threads = _threads()
         self._children = resource.getrusage(resource.RUSAGE_CHILDREN)

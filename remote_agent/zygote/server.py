@@ -45,8 +45,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Zygote", "main"]
 
+#: The job's socket and its streams. The descriptors of its GPUs come after them.
 _FDS_PER_FORK = 3
-_CONTROL_BUFFER = socket.CMSG_SPACE(64 * array.array("i").itemsize)
+#: As many descriptors as one message can bring.
+_CONTROL_BUFFER = socket.CMSG_SPACE(253 * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -275,7 +277,7 @@ class Zygote:
             header = frame.header
             if header["t"] not in ("fork", "epilogue"):
                 raise wire.ProtocolError("unknown", "message {!r} is not for a zygote".format(header["t"]))
-            fds_of_job = [self._fds.popleft() for _ in range(_FDS_PER_FORK)]
+            fds_of_job = [self._fds.popleft() for _ in range(_FDS_PER_FORK + header["leases"])]
             try:
                 self._fork(header, frame.payload, fds_of_job)
             finally:

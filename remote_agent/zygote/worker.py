@@ -12,7 +12,7 @@ from typing import List, NoReturn, Optional, Tuple
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.job_process import shutdown
 from remote_agent.job_process.channel import JobChannel
-from remote_agent.job_process.process import SignalGate, begin_job, keep_threads_to
+from remote_agent.job_process.process import SignalGate, begin_job, hold_gpus, keep_threads_to
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.job_spec import ForkSpec
@@ -29,9 +29,10 @@ class Worker:
         prepared: what all jobs share.
         channel: to the agent.
         log: where what is printed between two jobs goes.
+        leases: descriptors by which the first job has its GPUs. Between two jobs this process has none.
     """
 
-    def __init__(self, prepared: Prepared, channel: JobChannel, log: int) -> None:
+    def __init__(self, prepared: Prepared, channel: JobChannel, log: int, leases: List[int]) -> None:
         self._prepared = prepared
         self._channel = channel
         self._log = log
@@ -40,7 +41,8 @@ class Worker:
         # All objects so far are not the job's.
         gc.freeze()
         self._state = ProcessState()
-        self._leftovers = Leftovers()
+        self._leases = leases
+        self._leftovers = Leftovers(leases)
 
     def serve(self, spec: ForkSpec, payload: bytes) -> NoReturn:
         """Do this job and those that follow it. Ends the process."""
@@ -72,9 +74,24 @@ class Worker:
         if not self._channel.is_whole or self._prepared.broken is not None or self._leftovers.has_left():
             return False
         shutdown.flush_files()
-        if not self._renew_callbacks() or not self._state.set_back() or self._leftovers.has_open_files():
+        if (
+            not self._give_gpus_back()
+            or not self._renew_callbacks()
+            or not self._state.set_back()
+            or self._leftovers.has_open_files()
+        ):
             return False
         gc.freeze()
+        return True
+
+    def _give_gpus_back(self) -> bool:
+        """Close the leases of the job's GPUs. Returns False if the job has closed one of them: then its number may be another file's."""
+        leases, self._leases = self._leases, []
+        try:
+            for fd in leases:
+                os.close(fd)
+        except OSError:
+            return False
         return True
 
     def _renew_callbacks(self) -> bool:
@@ -100,10 +117,11 @@ class Worker:
         found = self._channel.next_job()
         if found is None:
             return None
-        header, payload, streams = found
+        header, payload, fds = found
         spec = ForkSpec.from_json(header["spec"])
         zygote = self._prepared.spec
-        begin_job(streams, spec.slot_env, zygote.cwd or "/", zygote.umask)
+        self._leases = hold_gpus(fds[2:])
+        begin_job(fds[:2], spec.slot_env, zygote.cwd or "/", zygote.umask)
         keep_threads_to(spec.cpus)
         if not self._channel.end_reason():
             # A signal that came before was for the last job. The agent says why before it sends one.

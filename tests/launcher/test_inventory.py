@@ -159,8 +159,14 @@ class TestHostsFile:
                 ssh_config="/keys/config",
                 host_keys="accept-new",
             ),
-            HostSpec("local", "local", slots="auto", gpus=(0, 1)),
+            HostSpec("local", "local", slots="auto", gpus=2),
         )
+
+    def test_gpus_may_be_those_that_are_free(self, tmp_path: Path) -> None:
+        """Their number is the host's word, so no job is refused for it here. MIG instances have names of two kinds."""
+        path = self.write(tmp_path, "gpu1: {gpus: free}\ngpu2: {gpus: [MIG-1a2b, MIG-GPU-aa-bb/7/0]}")
+        one, two = load_hosts_file(path)
+        assert (one.gpus, two.gpus) == ("free", ("MIG-1a2b", "MIG-GPU-aa-bb/7/0"))
 
     def test_reads_lists_and_a_hosts_key(self, tmp_path: Path) -> None:
         """The forms that people write without looking."""
@@ -200,6 +206,9 @@ class TestHostsFile:
             ("gpu1: {gpus: -1}", "gpus"),
             ("gpu1: {gpus: [1.5]}", "gpus"),
             ("gpu1: {gpus: ['a b']}", "gpus"),
+            ("gpu1: {gpus: 0.5}", "neither a count nor a list of indices or UUIDs, nor 'free'"),
+            ("gpu1: {gpus: Free}", r"nor 'free'; write \[Free\] for that one"),
+            ("gpu1: {gpus: GPU-5a0c}", r"write \[GPU-5a0c\] for that one"),
             ("gpu1: {python: 'a;b'}", "python"),
             ("gpu1: {python: -x}", "python"),
             ("gpu1: {python: 3}", "python"),

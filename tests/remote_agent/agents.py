@@ -61,6 +61,10 @@ def task(cfg):
     if do == "gate":
         gate(cfg.gate)
         return cfg.num
+    if do == "gpus":
+        # In one write, so that who reads it has all of it.
+        note("gpus", "{} {}".format(cfg.num, os.environ.get("CUDA_VISIBLE_DEVICES", "unset")))
+        return gate(cfg.gate) if cfg.get("gate") else cfg.num
     if do == "raise":
         raise ValueError("as asked")
     if do == "signal":
@@ -336,6 +340,10 @@ class AgentHost:
     isolation: str = "fork"
     #: Cache and state; that of another host of the same machine may be given.
     work: Path = Path()
+    #: Whose processes these are; None: the test's. The Python of its agent and jobs, and variables of both.
+    user: int | None = None
+    python: str = sys.executable
+    variables: dict[str, str] = field(default_factory=dict)
     clients: list[Client] = field(default_factory=list)
     _shared: bytes = b""
 
@@ -346,6 +354,9 @@ class AgentHost:
             self.work = self.root / "work"
         (self.code / "app.py").write_text(APP)
         os.mkfifo(self.code / "never")
+        if self.user is not None:
+            for path in (self.root, self.code, *self.code.iterdir()):
+                os.chown(path, self.user, self.user)
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -385,12 +396,15 @@ class AgentHost:
             name: value for name, value in os.environ.items() if not name.startswith("XDG_") and name != TOKEN
         }
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", program, *role],
+            [self.python, "-I", "-S", "-c", program, *role],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={**environment, "HOME": str(self.root)},
+            env={**environment, "HOME": str(self.root), **self.variables},
+            user=self.user,
+            group=self.user,
+            extra_groups=None if self.user is None else [],
         )
         client = Client(process)
         self.clients.append(client)
@@ -440,7 +454,7 @@ class AgentHost:
             "code": {},
             "environ": {},
             "setup": [],
-            "python": sys.executable,
+            "python": self.python,
             **more,
         }
 
@@ -497,6 +511,13 @@ class AgentHost:
             lambda: self.lines("started") if len(self.lines("started")) >= count else None, f"{count} jobs to start"
         )
         return [Started(int(line.split()[0]), int(line.split()[1])) for line in lines]
+
+    def gpus_of(self, num: int) -> str:
+        """What the job with this number sees of the GPUs, when it has begun: the value of its variable."""
+        seen = wait_until(
+            lambda: [line.split()[1:] for line in self.lines("gpus") if line.split()[0] == str(num)], f"job {num}"
+        )
+        return str(*seen[-1])
 
     # -- processes -----------------------------------------------------------------------------------------------
 

@@ -108,6 +108,7 @@ class FakeJob:
     pid: int
     is_epilogue: bool
     sock: socket.socket
+    leases: list[int]
     #: It has said what makes no sense.
     is_spoilt: bool = False
 
@@ -121,6 +122,13 @@ class FakeJob:
         envelope = {"status": "COMPLETED", "error": None, "hooks": [], "abort": None}
         self.say({"t": "outcome", "envelope": envelope, "parts": {"value": {"offset": 0, "size": len(result)}}}, result)
         self.say({"t": "done", "envelope": envelope, "parts": {"same": True}})
+
+    def close(self) -> None:
+        """What it has open is closed when it ends."""
+        self.sock.close()
+        for fd in self.leases:
+            os.close(fd)
+        self.leases = []
 
     def spoil(self, data: bytes) -> None:
         """Send nonsense."""
@@ -161,12 +169,17 @@ class _FakeZygote:
         return True
 
     def _fork(self, header: dict[str, Any]) -> None:
+        count = 3 + header["leases"]
         sock, *streams = self._fds[:3]
-        del self._fds[:3]
+        #: The job has its GPUs as long as it lives.
+        leases = self._fds[3:count]
+        del self._fds[:count]
         mark_begun(streams[0])
         for fd in streams:
             os.close(fd)
-        job = FakeJob(header["attempt"], next(self._host.pids), header["t"] == "epilogue", socket.socket(fileno=sock))
+        job = FakeJob(
+            header["attempt"], next(self._host.pids), header["t"] == "epilogue", socket.socket(fileno=sock), leases
+        )
         if not job.is_epilogue:
             self._host.forks.append(job.attempt)
         self.running[job.attempt] = job
@@ -175,7 +188,7 @@ class _FakeZygote:
     def ended(self, job: FakeJob, status: int) -> None:
         """A job's process has ended."""
         self.running.pop(job.attempt)
-        job.sock.close()
+        job.close()
         self._say({"t": "exited", "attempt": job.attempt, "status": status})
 
     def _say(self, header: dict[str, Any]) -> None:
@@ -185,7 +198,7 @@ class _FakeZygote:
     def kill(self) -> None:
         self._sock.close()
         for job in self.running.values():
-            job.sock.close()
+            job.close()
         self.running = {}
         for fd in self._fds:
             os.close(fd)
@@ -233,10 +246,12 @@ class SteppedAgent:
         self.peers.append(peer)
         return peer
 
-    def controller(self) -> Peer:
-        """A controller connects, sends hello and go, and gets its welcome."""
+    def controller(self, **hello: Any) -> Peer:
+        """A controller connects, sends hello and go, and gets its welcome. `hello`: fields of it."""
         peer = self.connect()
-        peer.say({"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", "host": "h", "slots": 2})
+        peer.say(
+            {"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", "host": "h", "slots": 2, **hello}
+        )
         peer.say({"t": "prepare", "zygote": "z", "spec": zygote_spec().to_json()})
         peer.say({"t": "go"})
         self.settle()

@@ -511,7 +511,7 @@ def _apply_process(attempt: Attempt, name: str, header: Dict[str, Any]) -> None:
         return
     attempt.leave_process()
     if name == "unstarted":
-        attempt.state, attempt.slot = "queued", None
+        attempt.state, attempt.slot, attempt.gpus = "queued", None, None
 
 
 def _recorded(header: Dict[str, Any], reference: Optional[Reference]) -> Recorded:

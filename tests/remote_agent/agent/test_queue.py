@@ -8,14 +8,15 @@ import os
 import pytest
 
 from remote_agent.agent import cpus, queue
-from remote_agent.agent.gpus import Gpus
+from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.shares import Shares
 from remote_agent.agent.spool import attempts as attempts_module
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.log import SpoolLog
 from remote_agent.protocol.constants import THREADS
 from remote_agent.shared.room import SizedQueue
-from remote_agent.system import host as system_host
+from remote_agent.system import gpus as system_gpus
+from remote_agent.system.gpus import Gpu, Survey
 from tests.remote_agent.agent.test_agent_machine import spec
 from tests.remote_agent.stepped_agent import Peer, SteppedAgent
 from tests.specs import zygote_spec
@@ -157,12 +158,17 @@ class TestTakingBack:
         assert host.forks == ["0.1", "1.1", "2.1"]
 
 
+#: Nobody else on this machine has these.
+GPUS = [f"GPU-{os.getpid()}-{name}" for name in "abc"]
+
+
 @pytest.fixture
 def large(monkeypatch):
     """An agent on a host with eight CPUs and three GPUs."""
     monkeypatch.setattr(queue, "usable_cpu_ids", lambda: [2, 3, 4, 5, 6, 7, 8, 9])
     monkeypatch.setattr(queue, "usable_cpus", lambda: 8)
-    monkeypatch.setattr(system_host, "find_gpus", lambda: ["GPU-a", "GPU-b", "GPU-c"])
+    found = [Gpu(name, "", "", None, None, None) for name in GPUS]
+    monkeypatch.setattr(system_gpus, "survey", lambda: Survey(found, "nvml", ""))
     monkeypatch.setattr(cpus, "NAME", f"\0test-{os.getpid()}/cpu/{{}}")
     host = SteppedAgent()
     yield host
@@ -205,8 +211,8 @@ class TestSizes:
         self._send(peer, a={"cpus": 6, "gpus": 2}, b=None, c={"cpus": 1}, d={"cpus": 1})
         large.settle()
         assert self._shares(large) == {
-            "0.1": ([2, 3, 4, 5, 6, 7], ["GPU-a", "GPU-b"]),
-            "1.1": ([8], ["GPU-c"]),
+            "0.1": ([2, 3, 4, 5, 6, 7], GPUS[:2]),
+            "1.1": ([8], GPUS[2:]),
             "2.1": ([9], []),
         }
         _finish_first(large)
@@ -227,17 +233,17 @@ class TestSizes:
         assert peer.all("welcome")[0]["slots"] == 3
         self._send(peer, a=None, b={"cpus": 3, "gpus": 2}, c=None)
         large.settle()
-        assert self._shares(large) == {"0.1": ([], ["GPU-a"]), "1.1": ([2, 3, 4], ["GPU-b", "GPU-c"])}
+        assert self._shares(large) == {"0.1": ([], GPUS[:1]), "1.1": ([2, 3, 4], GPUS[1:])}
         _finish_first(large)
-        assert self._shares(large)["2.1"] == ([], ["GPU-a"])
+        assert self._shares(large)["2.1"] == ([], GPUS[:1])
 
-    @pytest.mark.parametrize(("slots", "gpus"), [(2, ["a", "b"]), (5, ["a", "b", "c", "a", "b"])])
+    @pytest.mark.parametrize(("slots", "gpus"), [(2, [0, 1]), (5, [0, 1, 2, 0, 1])])
     def test_more_slots_than_gpus_share_them_in_turn(self, large, slots, gpus):
         """Fewer have their own. A job that asks for GPUs waits until one has no other job."""
         peer = self._greet(large, slots=slots)
         _send(peer, *range(slots + 1))
         large.settle()
-        assert [one[1] for one in self._shares(large).values()] == [[f"GPU-{gpu}"] for gpu in gpus]
+        assert [one[1] for one in self._shares(large).values()] == [[GPUS[gpu]] for gpu in gpus]
         peer.say({"t": "job", "spec": spec(attempt_id="9.1", num=9, needs={"gpus": 1, "cpus": 1})}, b"payload")
         while "9.1" not in large.forks:
             _finish_first(large)
@@ -290,17 +296,20 @@ class TestSizes:
         log = SpoolLog(large.agent._attempts.log.path)
         log.replay(lambda header, reference: attempts_module._apply_record(again, header["r"], header, reference))
         log.close()
-        assert (again.slot, again.gpus, again.cpus) == (0, ["GPU-a"], [2, 3])
-        shares = Shares(
-            large.agent._queue.shares.room, Gpus(["GPU-a", "GPU-b"]), cpus.Cpus([2, 3, 4, 5]), is_sized=True
-        )
+        assert (again.slot, again.gpus, again.cpus) == (0, GPUS[:1], [2, 3])
+        pool = GpuPool("r1", lambda text: None, large.agent._background)
+        assert pool.choose(None) == ""
+        pool.adopt(again.gpus)
+        shares = Shares(large.agent._queue.shares.room, pool, cpus.Cpus([2, 3, 4, 5]), is_sized=True)
         shares.restore([again])
         waiting = SizedQueue()
         other = Attempt(attempt.spec._replace(num=1))
         waiting.append(other, None)
+        assert shares.reserve([other]) == [other]
         assert shares.take(waiting)
-        assert (other.slot, other.gpus, other.cpus) == (1, ["GPU-b"], [4, 5])
+        assert (other.slot, other.gpus, other.cpus) == (1, GPUS[1:2], [4, 5])
         shares.close()
+        pool.close()
 
     def test_needs_that_make_no_sense_are_refused(self, host):
         """The link ends, and names the field."""

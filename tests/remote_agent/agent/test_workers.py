@@ -7,7 +7,9 @@ import signal
 
 import pytest
 
+from tests.gpus import FalseGpus
 from tests.remote_agent.agents import AgentHost, wait_gone, wait_until
+from tests.requirements import READS_PROC
 
 
 @pytest.fixture
@@ -220,9 +222,10 @@ def test_a_long_payload_gets_a_new_process(host):
     assert len(set(pids(host, 2))) == 2
 
 
-@pytest.mark.parametrize("gpus", [None, ["0", "1"]])
-def test_a_worker_belongs_to_its_slot(host, gpus):
+@pytest.mark.parametrize("gpus", [0, pytest.param(2, marks=READS_PROC)])
+def test_a_worker_belongs_to_its_slot(host, gpus, tmp_path, monkeypatch):
     """Jobs at the same time have a process each, and those of a slot share one, with the slot's GPU."""
+    FalseGpus.make(tmp_path / "driver", monkeypatch, gpus)
     client = host.connect(hello={"slots": 2, "gpus": gpus})
     gates = [host.gate(f"g{num}") for num in range(2)]
     attempts = [host.job(client, num, do="gate", gate=gate) for num, gate in enumerate(gates)]

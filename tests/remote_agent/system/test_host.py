@@ -1,4 +1,4 @@
-"""The facts about a host: its GPUs, and where our files can be."""
+"""The facts about a host, and where our files can be."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ import pytest
 
 from remote_agent.system import host
 from remote_agent.system.private_files import SpoolError
-
-GPUS = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
-
-
-@pytest.mark.parametrize(
-    ("gpus", "chosen"),
-    [(None, GPUS), (2, ["GPU-a", "GPU-b"]), ([3, "GPU-x"], ["GPU-d", "GPU-x"]), (0, []), ([], [])],
-)
-def test_the_user_chooses_gpus(monkeypatch, gpus, chosen):
-    """By number, by index, or by UUID."""
-    monkeypatch.setattr(host, "find_gpus", lambda: list(GPUS))
-    assert host.choose_gpus(gpus) == chosen
 
 
 def test_different_names_have_different_folders():
