@@ -20,6 +20,7 @@ from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
 from launcher.session.loop import drive_from
+from launcher.session.opening import index_run
 from launcher.session.run_session import RunSession, SessionConf
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
@@ -88,7 +89,7 @@ class ResumedRun(RunSession):
         self.unfinished.update({num: self.new_job(num) for num in unfinished})
         self._rest = self._sources()
         self._owed = self._owed_hooks()
-        self.index_run(self.record.started, self._secret())
+        index_run(self.setup, self.hooks, self.record.started, self._secret())
         if not self.conf.in_own_thread:
             self.handle_signals()
         self.engine.start()

@@ -19,8 +19,7 @@ from launcher.config.lazy import import_omegaconf
 from launcher.engine.engine import Engine
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
-from launcher.runs import cancel_requests, ownership
-from launcher.runs import index as run_index
+from launcher.runs import cancel_requests
 from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
 from launcher.session.ending import (
@@ -37,6 +36,7 @@ from launcher.session.interrupts import Interrupts
 from launcher.session.job import Job
 from launcher.session.log import log_problems
 from launcher.session.loop import drive
+from launcher.session.opening import claim_folder, record_run
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
@@ -205,27 +205,11 @@ class RunSession:
 
     def open_run(self) -> None:
         """Claim the folder, journal what the run is, fire the start hook, and connect to the hosts."""
-        claim = self.conf.claim
-        if claim is None:
-            self.setup, claim = self.setup.take_folder()
+        self.setup, claim = claim_folder(self.setup, self.conf.claim)
         self.folder = claim.folder
-        if claim.earlier is not None:
-            known = run_index.look_up(claim.earlier)
-            # The id in that journal may be wrong, so it must not remove another run from the index.
-            if known is not None and known.folder.resolve() == self.folder.resolve():
-                run_index.remove(claim.earlier)
         self.build(claim.take_lock())
         try:
-            hosts = tuple(spec.name for spec in self.setup.hosts)
-            started = events.RunStarted(time.time(), self.run_id, self.setup.mode, str(self.folder), hosts)
-            journal = self.engine.journal
-            journal.append([started])
-            run_record.write_setup(self.setup, journal)
-            secret = ownership.make_secret()
-            journal.put_meta(**{ownership.KEY: secret})
-            journal.commit()
-            self.engine.observe(started)
-            self.index_run(started.at, secret)
+            record_run(self.setup, self.engine, self.hooks)
             if not self.conf.in_own_thread:
                 self.handle_signals()
             self.wait_shown()
@@ -269,22 +253,6 @@ class RunSession:
             self.engine.close_journal(*([] if self.hooks.is_cut else [self.ended_event()]))
         finally:
             self.restore_signals()
-
-    def index_run(self, at: float, secret: str) -> None:
-        """Add the run to the user's index, so that it can be named and is known to be the user's own."""
-        try:
-            setup = self.setup
-            run_index.add(
-                run_index.Entry(
-                    self.run_id, self.folder, at, setup.mode, setup.task_name, setup.is_reproduction, secret
-                )
-            )
-        except OSError as error:
-            self.hooks.warn(
-                "index",
-                "the run can be named only by its folder, and resumed only after 'launcher runs --adopt': "
-                f"{error.filename}: {error.strerror}",
-            )
 
     def drop_early(self) -> None:
         """Drop the early connections, because no host is needed."""

@@ -22,6 +22,7 @@ from remote_agent.job import JobError
 from remote_agent.protocol.job_spec import EpilogueSpec
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.shared.failure import timed_out
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.private_files import open_private
 from remote_agent.system.processes import (
@@ -322,7 +323,7 @@ class Reaper(ZygoteListener):
             # Do not mention the kernel's log, because the SIGKILL was ours.
             how = "killed by SIGKILL" if error.signal == signal.SIGKILL else error.message
             if attempt.cancel == "timeout":
-                how = "timed out after {} s ({})".format(attempt.spec.timeout, how)
+                how = "{} ({})".format(timed_out(attempt.spec.timeout), how)
             error.message = how
         attempt.crash = failed_envelope(attempt, error, time.time())
         self._attempts.record(attempt, "crashed", {"envelope": attempt.crash.to_json()})

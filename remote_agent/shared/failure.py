@@ -19,6 +19,7 @@ __all__ = [
     "error_of_exception",
     "exit_code_of",
     "safe_text",
+    "timed_out",
     "traceback_text",
     "type_name",
 ]
@@ -167,6 +168,11 @@ def error_of_exception(error: BaseException, kind: str = "exception") -> JobErro
     return result
 
 
+def timed_out(timeout: Optional[float]) -> str:
+    """Return the message of a job that was ended by its time limit."""
+    return "timed out after {} s".format(timeout)
+
+
 def decided_error(error: JobError, kind: str, timeout: Optional[float]) -> JobError:
     """Return the error of a job that was told to end.
 
@@ -176,7 +182,7 @@ def decided_error(error: JobError, kind: str, timeout: Optional[float]) -> JobEr
         return error
     message = error.message
     if kind == "timeout":
-        message = "timed out after {} s".format(timeout)
+        message = timed_out(timeout)
     elif not message or error.signal == signal.SIGTERM:
         message = kind
     return dataclasses.replace(error, kind=kind, message=message)

@@ -198,8 +198,12 @@ def zombie():
 def grandchild():
     pid = os.fork()
     if not pid:
-        if not os.fork():
+        left = os.fork()
+        if not left:
             signal.pause()
+        # For the test, which ends it.
+        with open("grandchild.pid", "w") as file:
+            file.write(str(left))
         os._exit(0)
     os.waitpid(pid, 0)
 

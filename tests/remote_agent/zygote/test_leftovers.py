@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from tests.remote_agent.conftest import Host
@@ -22,6 +25,8 @@ _COMPLETED = {
 def test_what_a_job_leaves_ends_its_worker(reused_host: Host, left: str) -> None:
     """The job completes, and its process ends as Python ends. What was to be written then is written."""
     attempt = reused_host.wait_over(reused_host.submit({"do": left}, chdir=True))
+    for file in attempt.output_dir.glob("grandchild.pid"):
+        os.kill(int(file.read_text()), signal.SIGKILL)
     assert attempt.envelope["status"] == "COMPLETED"
     assert not attempt.is_idle
     assert attempt.status == 0
