@@ -393,7 +393,7 @@ def commands(bench: Bench) -> None:
 
 
 def warm(bench: Bench) -> None:
-    """An app that imports numpy and pandas, over a kept connection: until its first line, over `python app.py` here."""
+    """An app that imports numpy, scipy, pandas and scikit-learn, over a kept connection: until its first line, over `python app.py` here."""
     # Both sides have the packages of this Python.
     host = {name: value for name, value in {**bench.spec(), "python": sys.executable}.items() if name != "name"}
     hosts = str(bench.host.folder / "hosts.yaml")
@@ -413,17 +413,17 @@ def warm(bench: Bench) -> None:
             return run("10m")
 
         def call(*words: str) -> None:
-            command = [launcher, *words, "host", "--hosts", hosts]
+            command = [launcher, *words]
             subprocess.run(command, env={**os.environ, **environ}, check=True, stdout=subprocess.DEVNULL)
 
-        call("connect")
+        call("connect", "host", "--hosts", hosts)
         run("10m")
         local = Side("python app.py, local", lambda: run_command([sys.executable, "bench_warm_app.py"], bench.app, {}))
         cold, hot = Side("launcher run, cold", lambda: run("0")), Side("launcher run, warm", run_warm)
         try:
             bench.turns(local, cold, hot)
         finally:
-            call("disconnect")
+            call("disconnect", "host")
     for side in (local, cold, hot):
         bench.note(f"{side.name}: to its first line", f"{side.median(_first):.2f} s ({side.spread(_first)})")
     bench.add("first line, cold, over local", median_ratio(cold, local, _first), None)

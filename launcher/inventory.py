@@ -14,7 +14,6 @@ before everything else that a run needs is imported.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from launcher.errors import ConfigError, InventoryError
 from launcher.util.frozen import frozen
+from launcher.util.near import names_like
 from launcher.util.quoting import shown
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
         raise InventoryError(f"{file}: host {name}: {shown(content)} is not a mapping of fields")
     for key in content:
         if key not in _FIELDS:
-            near = difflib.get_close_matches(shown(key).strip("'"), _FIELDS, 1)
+            near = names_like(shown(key).strip("'"), _FIELDS)
             hint = f"did you mean {shown(near[0])}?" if near else f"known are {', '.join(_FIELDS)}"
             raise InventoryError(f"{file}: host {name}: unknown field {shown(key)}; {hint}")
     where = f"{file}: host {name}"

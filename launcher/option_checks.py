@@ -5,13 +5,13 @@ Rule: the error names the field and says what is allowed. No message shows the v
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from launcher.errors import ConfigError
+from launcher.util.near import names_like
 from launcher.util.quoting import shown
 from remote_agent.job import ERROR_KINDS
 
@@ -109,7 +109,7 @@ def choice(*allowed: str) -> Check:
 
     def check(value: Any, field: str) -> str:
         if not isinstance(value, str) or value not in allowed:
-            near = difflib.get_close_matches(value[:_MAX_SHOWN], allowed, 1) if isinstance(value, str) else []
+            near = names_like(value[:_MAX_SHOWN], allowed) if isinstance(value, str) else []
             hint = f"; did you mean {near[0]}?" if near else ""
             raise refused(field, f"{shown(value)} is not one of {', '.join(allowed)}{hint}")
         return value
@@ -224,7 +224,7 @@ def retries(value: Any, field: str) -> int | dict[str, int]:
         return count(value, field)
     for kind, number in value.items():
         if kind != "*" and kind not in ERROR_KINDS:
-            near = difflib.get_close_matches(str(kind), ERROR_KINDS, 1)
+            near = names_like(str(kind), ERROR_KINDS)
             hint = f"did you mean {near[0]!r}?" if near else f"the kinds are {', '.join(ERROR_KINDS)} and *"
             raise refused(field, f"unknown kind of error {kind!r}; {hint}")
         if count(number, f"{field}.{kind}") and kind == "cancelled":
@@ -242,7 +242,7 @@ def resources(value: Any, field: str) -> dict[str, int]:
     made = {}
     for name, given in value.items():
         if name not in _RESOURCES:
-            near = difflib.get_close_matches(str(name), _RESOURCES, 1)
+            near = names_like(str(name), _RESOURCES)
             hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(_RESOURCES)}"
             raise refused(field, f"unknown resource {shown(name)}; {hint}")
         if given is None:

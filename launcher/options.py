@@ -11,7 +11,6 @@ project reads raw options.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any
 from launcher import option_checks as checks
 from launcher.errors import ConfigError
 from launcher.util.frozen import frozen
+from launcher.util.near import names_like
 from launcher.util.quoting import shown
 
 __all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of"]
@@ -460,7 +460,7 @@ class LaunchConf:
         known = [field.name for field in dataclasses.fields(self)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
+                near = names_like(key, known)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; the options are {', '.join(known)}"
                 raise ConfigError(f"unknown option {key!r}{hint}")
         return dataclasses.replace(self, **values)

@@ -24,6 +24,7 @@ from launcher.cli.commands import COMMANDS
 from launcher.cli.parameters import Exit
 from launcher.cli.parser import UsageProblem, help_text, print_problem
 from launcher.errors import LauncherError, RunInterrupted, UsageError
+from launcher.util.near import names_like
 from launcher.util.terminal_text import clean
 
 __all__ = ["main"]
@@ -114,11 +115,9 @@ def _without_command(word: str) -> int:
 
             print(shells.script() if word == "--show-completion" else shells.install())
         case _:
-            import difflib
-
             known = list(OPTIONS if word.startswith("-") else COMMANDS)
             what = "option" if word.startswith("-") else "command"
-            near = difflib.get_close_matches(word, known, 1)
+            near = names_like(word, known)
             hint = f"did you mean {near[0]!r}?" if near else f"the {what}s are {', '.join(known)}"
             raise UsageProblem(f"no such {what} {word!r}; {hint}")
     return 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from launcher.cli.parameters import Exit, Parameter
+from launcher.util.near import names_like
 from launcher.util.terminal_text import terminal_columns
 
 __all__ = ["Parser", "UsageProblem", "help_text"]
@@ -100,10 +101,8 @@ class Parser:
         return joined
 
     def _unknown(self, flag: str) -> str:
-        import difflib
-
         known = [flag for one in self.options for flag in (*one.flags_on, *one.flags_off)]
-        near = difflib.get_close_matches(flag, [*known, "--help"], 3)
+        near = names_like(flag, [*known, "--help"], 3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         return f"no such option: {flag}{hint}"
 

@@ -26,7 +26,6 @@ the function and the arguments of `@hydra.main` from the text of the module (`la
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -53,6 +52,7 @@ from launcher.code.hydra_entry import (
 from launcher.code.task import check_working_folder
 from launcher.errors import UsageError
 from launcher.util.frozen import frozen
+from launcher.util.near import names_like
 from remote_agent.job import with_article
 
 __all__ = [
@@ -199,7 +199,7 @@ def _place_of_file(name: str) -> _Place:
     path = Path(name).expanduser()
     if not path.is_file():
         near = [f"{path.parent / one}" for one in _python_files(path.parent)]
-        match = difflib.get_close_matches(str(path), near, 1) or near[:5]
+        match = names_like(str(path), near) or near[:5]
         there = f"; there is {', '.join(match)}" if match else ""
         raise UsageError(f"{name}: no such file{there}")
     path = Path(os.path.abspath(path))

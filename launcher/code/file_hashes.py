@@ -13,11 +13,14 @@ import json
 import os
 import secrets
 import time
-import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.errors import CodeError
 from launcher.util.user_folders import cache_folder, make_user_folder
+
+if TYPE_CHECKING:
+    import zipfile
 
 __all__ = ["ContentStore", "FileHashes", "KnownManifest"]
 
@@ -50,6 +53,8 @@ class ContentStore:
         """Keep content, if that is possible. It can be read after `close`."""
         if self._is_broken or sha256 in self._new_names:
             return
+        import zipfile
+
         try:
             if self._new is None:
                 make_user_folder(self._folder)
@@ -85,6 +90,8 @@ class ContentStore:
 
     def read(self, sha256: str) -> bytes | None:
         """The content, if it was kept and is undamaged."""
+        import zipfile
+
         for path in reversed(self._packs()):
             try:
                 with zipfile.ZipFile(path) as pack:

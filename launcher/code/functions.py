@@ -8,6 +8,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.util.near import names_like
 
 __all__ = ["accepts_one_config", "innermost", "named_function", "public_functions", "signature_of"]
 
@@ -27,9 +28,7 @@ def named_function(module: ModuleType, qualname: str) -> Any:
             value = getattr(value, part)
         except AttributeError:
             names = [name for name, _ in public_functions(module)]
-            import difflib
-
-            near = difflib.get_close_matches(qualname, names, 1)
+            near = names_like(qualname, names)
             there = ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
             hint = f"did you mean {near[0]!r}?" if near else f"it has {there or 'no functions'}"
             raise UsageError(f"{module.__name__} has no function {qualname!r}; {hint}") from None

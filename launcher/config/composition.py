@@ -9,13 +9,13 @@ once. The derived classes in `launcher.config.hydra` and `launcher.config.plain`
 from __future__ import annotations
 
 import contextlib
-import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError
+from launcher.util.near import names_like
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -202,5 +202,5 @@ def _near(error: Any) -> str:
     keys = getattr(getattr(error, "parent_node", None), "_content", None)
     if not isinstance(keys, dict) or error.key in keys:
         return ""
-    near = difflib.get_close_matches(str(error.key), [str(key) for key in keys], 1)
+    near = names_like(str(error.key), [str(key) for key in keys])
     return f"\ndid you mean {near[0]!r}?" if near else ""

@@ -8,10 +8,11 @@ the config. So only names are looked up. A value that is still missing (`???`) m
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from launcher.util.near import names_like
 
 __all__ = ["unresolved"]
 
@@ -65,7 +66,7 @@ def _nodes(node: Any, without: str | None = None) -> Iterator[Any]:
 
 
 def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), 1)
+    near = names_like(name, list(names))
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -77,7 +78,7 @@ def _near_path(config: Any, node: Any, dots: int, path: list[str]) -> str:
             return ""
         keys = [str(key) for key in content]
         if path[length] not in keys:
-            near = difflib.get_close_matches(path[length], keys, 1)
+            near = names_like(path[length], keys)
             return f" (did you mean {'.'.join([*path[:length], *near, *path[length + 1 :]])!r}?)" if near else ""
     return ""
 
