@@ -149,6 +149,11 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     if found.get("is_there") is True:
         return _ok("packages", f"{names}: it is there"), True
     detail = f"{names}: a run would send {missing_files} of {files} files ({size(missing)} of {size(total)}), and build it; {size(free)} free"
+    if spec.downloads:
+        fetched = plan.addresses(spec.downloads)
+        sizes = [wheel.size for wheel in plan.spec.files if wheel.sha256 in fetched]
+        number = f"{len(sizes)} file" if len(sizes) == 1 else f"{len(sizes)} files"
+        detail += f"; the host may fetch {number} ({size(sum(sizes))}) itself"
     lacking = found.get("lacking")
     if isinstance(lacking, str) and lacking:
         why, _, next_step = lacking.partition(_NEXT)

@@ -110,6 +110,7 @@ class EnvironmentTold(HostFact):
     state: str
     done: int
     total: int
+    fetched: int
 
 
 @frozen

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from launcher.environments.addresses import Addresses
 from launcher.environments.host_uv import uv_for
 from launcher.environments.lock import Lock, compile_for, find_compiled, keep_compiled, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
@@ -49,6 +50,14 @@ class EnvironmentPlan:
     sources: dict[str, Chosen] = field(repr=False, default_factory=dict)
     uv: Path | None = None
     steps: Steps | None = field(repr=False, compare=False, default=None)
+
+    def addresses(self, allowed: bool | tuple[str, ...]) -> dict[str, str]:
+        """Return sha256 -> address, for the wheels that the host may fetch itself.
+
+        Args:
+            allowed: the user's `downloads` for this host.
+        """
+        return Addresses(allowed, self.lock).of(self.sources.values())
 
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """Return a content that the host asks for, as a file here.
@@ -206,7 +215,8 @@ class EnvironmentSource:
         try:
             said: Any = json.loads(self._note(facts).read_bytes())
             spec = EnvironmentSpec.from_json(said["spec"])._replace(limit=self._steps.limit)
-            sources = {one["sha256"]: Chosen(**one) for one in said["sources"]}
+            # An earlier version did not keep the index, without which it is not known whether that wants credentials.
+            sources = {one["sha256"]: Chosen(index=one.pop("index"), **one) for one in said["sources"]}
         except (OSError, ValueError, LookupError, TypeError):
             return None
         cache = WheelCache(dict(self.lock.indexes), steps=self._steps)

@@ -307,6 +307,8 @@ def hosts_of(record: RunRecord, env: Mapping[str, str]) -> list[HostSpec]:
         values["setup"] = tuple(values["setup"])
         # A version without environments did not write this.
         values["extras"] = tuple(values.get("extras", ()))
+        if isinstance(values.get("downloads"), list):
+            values["downloads"] = tuple(values["downloads"])
         values["gpus"] = tuple(values["gpus"]) if isinstance(values.get("gpus"), list) else None
         try:
             specs.append(HostSpec(**values, env={name: env[name] for name in names if name in env}))

@@ -40,6 +40,10 @@ class Source:
     def stop(self) -> None:
         """Do nothing."""
 
+    def addresses(self, allowed: bool | tuple[str, ...]) -> dict[str, str]:
+        """Return one, which says what was allowed."""
+        return {HASH: f"https://packages.example.org/{allowed}"}
+
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """Return the file."""
         self.fetched.append((sha256, is_doubtful))
@@ -77,6 +81,16 @@ def test_the_description_is_sent_before_the_files(tmp_path: Path) -> None:
     sender.send([("b" * 64, 0), ("c" * 64, 4)])
     sent = [frames(put.get(timeout=60))[0] for _ in range(2)]
     assert [(one.header["sha256"][0], one.payload) for one in sent] == [("c", b"ent"), ("b", b"content")]
+
+
+@pytest.mark.parametrize("downloads", [False, True, ("https://packages.example.org/",)])
+def test_addresses_are_sent_only_if_the_user_allows_it(downloads: bool | tuple[str, ...], tmp_path: Path) -> None:
+    """And whether the user has named them."""
+    put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
+    EnvironmentSender("h", Source(tmp_path), put.put, downloads=downloads).describe(FACTS)
+    (frame,) = frames(put.get(timeout=60))
+    assert frame.header["addresses"] == ({HASH: f"https://packages.example.org/{downloads}"} if downloads else {})
+    assert frame.header["named"] is isinstance(downloads, tuple)
 
 
 @pytest.mark.parametrize(

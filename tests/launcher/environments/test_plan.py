@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,29 @@ def test_what_was_chosen_is_remembered(tmp_path: Path, monkeypatch: pytest.Monke
     assert hashlib.sha256(again.fetch(sha256).read_bytes()).hexdigest() == sha256
     with pytest.raises(PackagesError, match="does not belong to its environment"):
         again.fetch("f" * 64)
+
+
+def test_the_addresses_that_a_host_may_get_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the index of each file: what an earlier version remembered without it is chosen again."""
+    index = "https://packages.example.org/simple"
+    text = lock_of(tmp_path, content=f"of {tmp_path.name}").text
+    text = re.sub(r'url = "[^"]*"', 'url = "https://files.example.org/one-1.0-py3-none-any.whl", size = 9', text)
+    text = text.replace('version = "1.0"\nwheels', f'version = "1.0"\nindex = "{index}"\nwheels')
+    lock = Lock(str(tmp_path / "pylock.toml"), text, is_resolved=True)
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for _ in range(2):
+        plan = EnvironmentSource(lock, (3, 11), None).plan(HOST)
+        assert list(plan.addresses(True).values()) == ["https://files.example.org/one-1.0-py3-none-any.whl"]
+        assert plan.addresses(False) == {}
+    (tmp_path / "netrc").write_text("machine packages.example.org login me password word\n")
+    assert EnvironmentSource(lock, (3, 11), None).plan(HOST).addresses(True) == {}
+    note = EnvironmentSource(lock, (3, 11), None)._note(HOST)
+    said = json.loads(note.read_bytes())
+    del said["sources"][0]["index"]
+    note.write_text(json.dumps(said))
+    assert EnvironmentSource(lock, (3, 11), None).plan(HOST).addresses(True) == {}
 
 
 def test_what_an_earlier_run_resolved_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
