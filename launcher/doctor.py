@@ -133,7 +133,7 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     python = spec.python or options.python
     facts = talk.facts(python)
     try:
-        plan = source_of(lock, None, options).plan(facts, python)
+        plan = source_of(lock, None, options).plan(facts, python, spec.downloads or False)
     except PackagesError as error:
         why, _, next_step = str(error).removeprefix("environment: ").partition(_NEXT)
         return Step("packages", StepOutcome.FAILED, why, next_step or "see docs/environments.md"), False
@@ -141,7 +141,8 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     missing_files, files, missing, total, free = (
         _number(spec.name, found, name) for name in ("missing_files", "files", "missing_bytes", "bytes", "free")
     )
-    (version,) = {one["version"] for one in facts.pythons if one["path"] == plan.spec.python}
+    there = [one["version"] for one in facts.pythons if one["path"] == plan.spec.python]
+    version = there[0] if there else "of uv, which fetches it there"
     names = (
         f"{len(plan.spec.wheels)} of {lock.name} for Python {version} ({plan.spec.python}), "
         f"as environment {plan.spec.key[:12]}"

@@ -167,7 +167,7 @@ class LaunchConf:
         False,
         Option(
             checks.downloads,
-            "Whether hosts may fetch packages from their own internet, where the address needs no credential; or the beginnings of the "
+            "Whether hosts may fetch packages and a Python from their own internet, where the address needs no credential; or the beginnings of the "
             "addresses that they may ask.",
             Group.HOSTS,
             Form.SWITCH,

@@ -40,8 +40,12 @@ class Plan(Protocol):
 class Source(Protocol):
     """Decides what a host installs."""
 
-    def plan(self, facts: HostFacts, named: str | None = None) -> Plan:
-        """Return what a host with these facts installs. `named`: its only Python that counts, as the user named it.
+    def plan(self, facts: HostFacts, named: str | None = None, downloads: bool | tuple[str, ...] = False) -> Plan:
+        """Return what a host with these facts installs.
+
+        Args:
+            named: its only Python that counts, as the user named it.
+            downloads: what the host may fetch itself, so also a Python.
 
         Raises:
             LauncherError: it can install nothing that fits.
@@ -110,7 +114,7 @@ class EnvironmentSender:
             self._put(wire.encode({"t": "withheld", "message": message[:100_000], "environment": True}))
 
     def _describe(self, facts: HostFacts) -> None:
-        self._plan = plan = self._source.plan(facts, self._python)
+        self._plan = plan = self._source.plan(facts, self._python, self._downloads)
         addresses = plan.addresses(self._downloads) if self._downloads else {}
         if not self._is_over.is_set():
             said: dict[str, Any] = plan.spec.to_json()
@@ -120,6 +124,7 @@ class EnvironmentSender:
                 "budget": self._budget,
                 "addresses": addresses,
                 "named": not isinstance(self._downloads, bool),
+                "fetch_python": bool(self._downloads),
             }
             self._put(wire.encode(header, json.dumps(said).encode()))
 

@@ -77,6 +77,7 @@ class Environment(TypedDict):
 
     `budget`: the bytes that all environments may have before it is built. `addresses`: sha256 -> where the host may fetch that wheel
     itself. `named`: the user has named the beginnings of these addresses, so they may be in a private network.
+    `fetch_python`: uv may fetch the Python if that is not there.
     """
 
     t: Literal["environment"]
@@ -84,6 +85,7 @@ class Environment(TypedDict):
     budget: Optional[int]
     addresses: Dict[str, Any]
     named: bool
+    fetch_python: bool
 
 
 class Withheld(TypedDict):
@@ -589,7 +591,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "hello": {"slots": None, "gpus": None, "needs": None, "size": None, "lease": None, "live": False},
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
-    "environment": {"budget": None, "addresses": dict, "named": False},
+    "environment": {"budget": None, "addresses": dict, "named": False, "fetch_python": False},
     "withheld": {"environment": False},
     "environment_state": {"done": 0, "total": 0, "fetched": 0},
     "job": {"payload_blob": None},

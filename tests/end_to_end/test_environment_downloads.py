@@ -20,6 +20,7 @@ from launcher.inventory import HostSpec
 from launcher.setup.from_journal import load_setup
 from tests.controllers import wait_agents_ended
 from tests.environment_tasks import packages
+from tests.fetchable import VERSION, make_fetchable_python
 from tests.file_server import FileServer, make_certificate, running_file_server
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.packages import guarded_index, make_wheel
@@ -213,6 +214,31 @@ def test_a_run_that_is_stopped_meanwhile(server: FileServer, tmp_path: Path) -> 
     server.hold.set()
     run(spec, tmp_path / "again", lock, "away")
     assert [headers.get("range") for _, headers in server.asked] == [None, "bytes=1-"]
+
+
+@pytest.mark.slow
+def test_uv_fetches_a_python_that_fits(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the host has none. The next run finds it, with downloads or without; without both, the error names the option."""
+    wheel = new_wheel(tmp_path, "here")
+    lock = Path(lock_of(tmp_path, here=(wheel, wheel.as_uri())))
+    lock.write_text(f'requires-python = "=={VERSION}"\n{lock.read_text()}')
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS_JSON_URL", str(make_fetchable_python(tmp_path, server=server.address)))
+    server.files["/python.tar.gz"] = (tmp_path / "python.tar.gz").read_bytes()
+    spec = HostSpec("local", "local", workdir=str(tmp_path / "workdir"))
+    seen: list[events.Event] = []
+    refused = launcher.run(
+        TASK, {"modules": ["here"]}, host=spec, folder=tmp_path / "no", environment=str(lock), observers=[seen.append]
+    )
+    assert refused.error is not None
+    (unusable,) = [one for one in seen if isinstance(one, events.HostUnusable)]
+    assert "or allow `downloads` for this host" in unusable.next_step
+    first = run(spec, tmp_path / "first", str(lock), "here", downloads=[server.address])
+    assert [path for path, _ in server.asked] == ["/python.tar.gz"]
+    again = run(spec, tmp_path / "again", str(lock), "here", downloads=[server.address])
+    without = run(spec, tmp_path / "without", str(lock), "here")
+    assert {ready(one).key for one in (first, again, without)} == {ready(first).key}
+    assert [ready(one).is_new for one in (first, again, without)] == [True, False, False]
+    assert len(server.asked) == 1
 
 
 @pytest.mark.openssh

@@ -71,7 +71,7 @@ class Environments:
         self._given_up: Set[str] = set()
         #: Where this host may fetch contents itself, and which of them are being fetched. The controller is asked for all others.
         self._addresses: Dict[str, Any] = {}
-        self._is_named = False
+        self._is_named = self._fetches_python = False
         self._fetching: Set[str] = set()
         self._downloads: Optional[Downloads] = None
         self._fetched_before = 0
@@ -129,6 +129,7 @@ class Environments:
             raise wire.ProtocolError("field", "environment: {}".format(error)) from None
         is_same = self._spec is not None and self._spec.key == spec.key
         self._budget, self._addresses, self._is_named = header["budget"], header["addresses"], header["named"]
+        self._fetches_python = header["fetch_python"]
         self._asks = 0
         if is_same and self._state == "sending" and self._fetching:
             # Fetching went on while there was no link.
@@ -308,7 +309,7 @@ class Environments:
         self._tell("missing", json.dumps(wanted).encode("utf-8"))
 
     def _build(self, spec: EnvironmentSpec) -> None:
-        builder = self._builder = Builder(self._store, self._blobs, spec)
+        builder = self._builder = Builder(self._store, self._blobs, spec, fetches_python=self._fetches_python)
         self._builds += 1
         self.was_there = False
         self._set("building")

@@ -30,7 +30,7 @@ class Source:
         self.may_go_on.set()
         self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH, 60.0)
 
-    def plan(self, facts: HostFacts, named: str | None = None) -> Source:
+    def plan(self, facts: HostFacts, named: str | None = None, downloads: bool | tuple[str, ...] = False) -> Source:
         """Return itself, or raise the error."""
         self.may_go_on.wait(60)
         if self.error is not None:
@@ -91,6 +91,7 @@ def test_addresses_are_sent_only_if_the_user_allows_it(downloads: bool | tuple[s
     (frame,) = frames(put.get(timeout=60))
     assert frame.header["addresses"] == ({HASH: f"https://packages.example.org/{downloads}"} if downloads else {})
     assert frame.header["named"] is isinstance(downloads, tuple)
+    assert frame.header["fetch_python"] is bool(downloads)
 
 
 @pytest.mark.parametrize(

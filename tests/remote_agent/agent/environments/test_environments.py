@@ -87,7 +87,15 @@ class Run:
         payload = json.dumps(self.site.spec(key).to_json()).encode()
         known = {one.sha256: addresses[one.name] for one in self.site.wheels if one.name in addresses}
         self.environments.on_environment(
-            {"t": "environment", "key": key, "budget": budget, "addresses": known, "named": True}, payload
+            {
+                "t": "environment",
+                "key": key,
+                "budget": budget,
+                "addresses": known,
+                "named": True,
+                "fetch_python": False,
+            },
+            payload,
         )
 
     def states(self) -> list[str]:
@@ -242,7 +250,7 @@ def test_a_failure_has_uvs_words_and_gives_the_lock_back(site: Site, tmp_path: P
     run = Run(site, tmp_path)
     spec = site.spec(python="/gone/python3")
     run.environments.on_environment(
-        {"t": "environment", "key": KEY, "budget": None, "addresses": {}, "named": False},
+        {"t": "environment", "key": KEY, "budget": None, "addresses": {}, "named": False, "fetch_python": False},
         json.dumps(spec.to_json()).encode(),
     )
     run.background.run()
@@ -257,7 +265,15 @@ def test_what_is_no_description_ends_the_link(site: Site, tmp_path: Path) -> Non
     for payload in (b"x", b"[]", b"{}"):
         with pytest.raises(wire.ProtocolError):
             run.environments.on_environment(
-                {"t": "environment", "key": KEY, "budget": None, "addresses": {}, "named": False}, payload
+                {
+                    "t": "environment",
+                    "key": KEY,
+                    "budget": None,
+                    "addresses": {},
+                    "named": False,
+                    "fetch_python": False,
+                },
+                payload,
             )
 
 
