@@ -133,7 +133,7 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     python = spec.python or options.python
     facts = talk.facts(python)
     try:
-        plan = source_of(lock, None, options).plan(facts, python)
+        plan = source_of(lock, None, options).plan(facts, python, spec.downloads or False)
     except PackagesError as error:
         why, _, next_step = str(error).removeprefix("environment: ").partition(_NEXT)
         return Step("packages", StepOutcome.FAILED, why, next_step or "see docs/environments.md"), False
@@ -141,7 +141,8 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     missing_files, files, missing, total, free = (
         _number(spec.name, found, name) for name in ("missing_files", "files", "missing_bytes", "bytes", "free")
     )
-    (version,) = {one["version"] for one in facts.pythons if one["path"] == plan.spec.python}
+    there = [one["version"] for one in facts.pythons if one["path"] == plan.spec.python]
+    version = there[0] if there else "of uv, which fetches it there"
     names = (
         f"{len(plan.spec.wheels)} of {lock.name} for Python {version} ({plan.spec.python}), "
         f"as environment {plan.spec.key[:12]}"
@@ -149,6 +150,11 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     if found.get("is_there") is True:
         return _ok("packages", f"{names}: it is there"), True
     detail = f"{names}: a run would send {missing_files} of {files} files ({size(missing)} of {size(total)}), and build it; {size(free)} free"
+    if spec.downloads:
+        fetched = plan.addresses(spec.downloads)
+        sizes = [wheel.size for wheel in plan.spec.files if wheel.sha256 in fetched]
+        number = f"{len(sizes)} file" if len(sizes) == 1 else f"{len(sizes)} files"
+        detail += f"; the host may fetch {number} ({size(sum(sizes))}) itself"
     lacking = found.get("lacking")
     if isinstance(lacking, str) and lacking:
         why, _, next_step = lacking.partition(_NEXT)

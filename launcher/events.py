@@ -313,7 +313,7 @@ class CodeSent(EventBase):
 class EnvironmentChanged(EventBase):
     """An environment is on its way; only for display. `state`: resolving, sending, waiting (another run builds it) or building.
 
-    `done` of `total` bytes are on the host.
+    `done` of `total` bytes are on the host, which has fetched `fetched` itself.
     """
 
     kind: ClassVar[str] = "environment"
@@ -321,17 +321,22 @@ class EnvironmentChanged(EventBase):
     state: str
     done: int
     total: int
+    fetched: int = 0
 
 
 @frozen
 class EnvironmentReady(EventBase):
-    """A host has the environment of the run; `key` names it there. `is_new`: it was built for this run."""
+    """A host has the environment of the run; `key` names it there. `is_new`: it was built for this run.
+
+    Of the `total` bytes of its files, the host has fetched `fetched` itself for this run.
+    """
 
     kind: ClassVar[str] = "environment_ready"
     host: str
     key: str
     is_new: bool
     total: int
+    fetched: int = 0
 
 
 @frozen

@@ -79,6 +79,8 @@ class HostSpec:
         known_hosts: path of the only known_hosts file to trust.
         ssh_config: path of the ssh configuration to read, as `ssh -F`.
         host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
+        downloads: whether it may fetch packages from its own internet, or the beginnings of the addresses that it may ask; None for what
+            the options say.
         ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
         cpus, memory: how many CPUs, and bytes of memory, jobs may have there if the options say what a job needs; None for what the
             host finds.
@@ -104,6 +106,7 @@ class HostSpec:
     ssh: Literal["auto", "fabric", "openssh"] | None = None
     cpus: int | None = None
     memory: int | None = None
+    downloads: bool | tuple[str, ...] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -157,6 +160,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
         replace(
             spec,
             workdir=spec.workdir or options.workdir,
+            downloads=options.downloads if spec.downloads is None else spec.downloads,
             host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
             ssh=None if spec.is_local else spec.ssh or cast("Literal['auto', 'fabric', 'openssh']", options.ssh),
         )
@@ -276,6 +280,15 @@ def _memory(where: str, value: Any) -> int:
 
     try:
         return parse_size(value, where)
+    except ConfigError as error:
+        raise InventoryError(str(error)) from None
+
+
+def _downloads(where: str, value: Any) -> bool | tuple[str, ...]:
+    from launcher.option_checks import downloads
+
+    try:
+        return downloads(value, where)
     except ConfigError as error:
         raise InventoryError(str(error)) from None
 
@@ -481,6 +494,7 @@ _FIELD_CHECKS = {
     "ssh": _ssh,
     "cpus": _cpus,
     "memory": _memory,
+    "downloads": _downloads,
 }
 _SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 

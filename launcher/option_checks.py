@@ -19,6 +19,7 @@ __all__ = [
     "Check",
     "choice",
     "count",
+    "downloads",
     "duration_or_zero",
     "flag",
     "hosts",
@@ -206,6 +207,24 @@ def outputs(value: Any, field: str) -> bool | tuple[str, ...]:
                 field, f"{pattern!r} leads out of the output directory; write a relative pattern without `..`"
             )
     return patterns
+
+
+def downloads(value: Any, field: str) -> bool | tuple[str, ...]:
+    """Yes, no, or the beginnings of addresses."""
+    if isinstance(value, bool):
+        return value
+    # Few runs need it.
+    from launcher.util.plain_addresses import plain_address
+
+    prefixes = texts(value, field)
+    if not all(plain_address(prefix) for prefix in prefixes):
+        # It may have a password, so it is not shown.
+        raise refused(
+            field,
+            "what is not true or false is the beginning of an https address, without user, password and query, such as "
+            "'https://packages.example.org/'",
+        )
+    return prefixes or False
 
 
 def duration_or_zero(value: Any, field: str) -> float:

@@ -170,6 +170,17 @@ class LaunchConf:
             metavar="NAME",
         ),
     )
+    downloads: bool | tuple[str, ...] = _field(
+        False,
+        Option(
+            checks.downloads,
+            "Whether hosts may fetch packages and a Python from their own internet, where the address needs no credential; or the beginnings of the "
+            "addresses that they may ask.",
+            Group.HOSTS,
+            Form.SWITCH,
+            usual="no",
+        ),
+    )
     environment_timeout: float = _field(
         1800.0,
         Option(

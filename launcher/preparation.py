@@ -42,6 +42,7 @@ class PreparedHost:
         key: names the environment there; empty where there is none.
         is_new: it was built now.
         total: the bytes of its files, as they are sent.
+        fetched: those of them that the host got from its own internet now.
         phase, why, next_step: of what went wrong; empty where nothing did.
     """
 
@@ -49,6 +50,7 @@ class PreparedHost:
     key: str = ""
     is_new: bool = False
     total: int = 0
+    fetched: int = 0
     phase: str = ""
     why: str = ""
     next_step: str = ""
@@ -116,7 +118,7 @@ class _Waiting:
     def __call__(self, event: events.Event) -> None:
         match event:
             case events.EnvironmentReady():
-                self._add(PreparedHost(event.host, event.key, event.is_new, event.total))
+                self._add(PreparedHost(event.host, event.key, event.is_new, event.total, event.fetched))
             case events.HostUnusable():
                 self._add(PreparedHost(event.host, phase=event.phase, why=event.why, next_step=event.next_step))
             case events.HostLost():

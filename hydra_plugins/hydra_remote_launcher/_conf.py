@@ -34,6 +34,9 @@ class RemoteLauncherConf:
     extras: list[str] = field(default_factory=list)
     #: Dependency groups of the project that the environment has.
     groups: list[str] = field(default_factory=list)
+    #: Whether hosts may fetch packages and a Python from their own internet, where the address needs no credential; or
+    #: the beginnings of the addresses that they may ask.
+    downloads: Any = False
     #: The time for each step of making an environment: resolving, building a wheel, installing.
     environment_timeout: Any = 1800.0
     #: How much disk environments may take on a host. Before another one is built, those that no job uses are removed,

@@ -282,7 +282,12 @@ class AgentConnection:
             self._environment = plan.environment
             # No limit is needed: what it sends was requested once, and nothing is requested again before it arrives.
             sender = EnvironmentSender(
-                self.host, plan.environment, outgoing.put, plan.environments_budget, plan.environment_python
+                self.host,
+                plan.environment,
+                outgoing.put,
+                plan.environments_budget,
+                plan.environment_python,
+                plan.downloads,
             )
         receiver = self._receiver = FrameReceiver(
             self.host, plan, self._inbox, self._folder_of, self._results, self._reply, sender

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.errors import LauncherError
-from remote_agent.protocol import wire
+from remote_agent.protocol import messages, wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 
 __all__ = ["EnvironmentSender", "Plan", "Source", "file_frames"]
@@ -26,6 +26,9 @@ class Plan(Protocol):
     def spec(self) -> EnvironmentSpec:
         """The description that the host gets."""
 
+    def addresses(self, allowed: bool | tuple[str, ...]) -> dict[str, str]:
+        """Return sha256 -> address, for the contents that the host may fetch itself; `allowed`: what the user allows there."""
+
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """Return a content of the environment, as a file here. A doubtful one is checked, and fetched again if it was altered.
 
@@ -37,8 +40,12 @@ class Plan(Protocol):
 class Source(Protocol):
     """Decides what a host installs."""
 
-    def plan(self, facts: HostFacts, named: str | None = None) -> Plan:
-        """Return what a host with these facts installs. `named`: its only Python that counts, as the user named it.
+    def plan(self, facts: HostFacts, named: str | None = None, downloads: bool | tuple[str, ...] = False) -> Plan:
+        """Return what a host with these facts installs.
+
+        Args:
+            named: its only Python that counts, as the user named it.
+            downloads: what the host may fetch itself, so also a Python.
 
         Raises:
             LauncherError: it can install nothing that fits.
@@ -55,6 +62,7 @@ class EnvironmentSender:
         put: queues a frame.
         budget: the bytes that all environments there may have before this one is built; None for no limit.
         python: the only Python there that counts; None for any.
+        downloads: whether the host may fetch files itself, or the beginnings of the addresses from which it may.
     """
 
     def __init__(
@@ -64,12 +72,14 @@ class EnvironmentSender:
         put: Callable[[Iterator[bytes] | bytes], None],
         budget: int | None = None,
         python: str | None = None,
+        downloads: bool | tuple[str, ...] = False,
     ) -> None:
         self._host = host
         self._source = source
         self._put = put
         self._budget = budget
         self._python = python
+        self._downloads = downloads
         self._plan: Plan | None = None
         self._sent: set[str] = set()
         self._is_over = threading.Event()
@@ -104,14 +114,19 @@ class EnvironmentSender:
             self._put(wire.encode({"t": "withheld", "message": message[:100_000], "environment": True}))
 
     def _describe(self, facts: HostFacts) -> None:
-        self._plan = plan = self._source.plan(facts, self._python)
+        self._plan = plan = self._source.plan(facts, self._python, self._downloads)
+        addresses = plan.addresses(self._downloads) if self._downloads else {}
         if not self._is_over.is_set():
             said: dict[str, Any] = plan.spec.to_json()
-            self._put(
-                wire.encode(
-                    {"t": "environment", "key": plan.spec.key, "budget": self._budget}, json.dumps(said).encode()
-                )
-            )
+            header: messages.Environment = {
+                "t": "environment",
+                "key": plan.spec.key,
+                "budget": self._budget,
+                "addresses": addresses,
+                "named": not isinstance(self._downloads, bool),
+                "fetch_python": bool(self._downloads),
+            }
+            self._put(wire.encode(header, json.dumps(said).encode()))
 
     def _send(self, wanted: list[tuple[str, int]]) -> None:
         plan = self._plan

@@ -113,6 +113,7 @@ class EnvironmentTold(HostFact):
     state: str
     done: int
     total: int
+    fetched: int
 
 
 @frozen

@@ -56,6 +56,8 @@ class HostPlan:
     environment_python: str | None = None
     #: The bytes that all environments there may have before this one is built.
     environments_budget: int | None = None
+    #: Whether the host may fetch files of it itself, or the beginnings of the addresses from which it may.
+    downloads: bool | tuple[str, ...] = False
     #: Keeps the key of the environment that the host has, for later runs.
     remember_environment: Callable[[str], None] = lambda key: None
     #: Advice about an error because of which the application cannot be prepared; empty for none.

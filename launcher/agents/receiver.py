@@ -228,7 +228,7 @@ class FrameReceiver:
         from remote_agent.protocol.environment_spec import HostFacts
 
         environment.describe(HostFacts.from_json(json.loads(payload.decode("utf-8"))))
-        self._tell(facts.EnvironmentTold(self.host, "", "resolving", 0, 0))
+        self._tell(facts.EnvironmentTold(self.host, "", "resolving", 0, 0, 0))
 
     def _on_environment_state(self, header: messages.EnvironmentState, payload: bytes) -> None:
         environment = self._environment_asked()
@@ -244,7 +244,8 @@ class FrameReceiver:
         if state == "ready":
             self._plan.remember_environment(key)
         done, total = max(header["done"], 0), max(header["total"], 0)
-        self._tell(facts.EnvironmentTold(self.host, key, state, min(done, total), total))
+        fetched = min(max(header["fetched"], 0), total)
+        self._tell(facts.EnvironmentTold(self.host, key, state, min(done, total), total, fetched))
 
     def _environment_asked(self) -> EnvironmentSender:
         """Return the sender for a message about the environment. It is refused if the run has none, or after too many messages."""

@@ -18,6 +18,7 @@ from launcher.display.text import (
     count,
     environment_text,
     error_line,
+    fetched_text,
     seconds,
     shorten,
     size,
@@ -128,7 +129,12 @@ class EventLines:
                 return self._on_environment(event)
             case events.EnvironmentReady():
                 what = "is built" if event.is_new else "is there already"
-                return [Line(f"host {event.host}: environment {event.key[:12]} {what} ({size(event.total)})", "dim")]
+                return [
+                    Line(
+                        f"host {event.host}: environment {event.key[:12]} {what} ({size(event.total)}{fetched_text(event.fetched)})",
+                        "dim",
+                    )
+                ]
             case events.HostUnknown():
                 jobs = f"; {count(len(event.jobs), 'job')} unknown since {clock(event.at)}" if event.jobs else ""
                 return [Line(f"host {event.host}: link lost ({clean(event.why)}){jobs}; reconnecting", "warning")]
@@ -204,7 +210,7 @@ class EventLines:
         if event.state == state and event.at - at < PROGRESS_EVERY:
             return []
         self._environments[event.host] = (event.state, event.at)
-        text = environment_text(event.state, event.done, event.total)
+        text = environment_text(event.state, event.done, event.total, event.fetched)
         return [Line(f"host {event.host}: environment: {text}", "dim")]
 
     def _on_host_unusable(self, event: events.HostUnusable) -> list[Line]:

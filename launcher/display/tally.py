@@ -37,12 +37,14 @@ class EnvironmentTally:
         key: its name there; empty until it is ready.
         is_new: it was built for this run.
         total: the bytes of its files.
+        fetched: those of them that the host got from its own internet for this run.
         steps: each state that it was in, with its begin and the bytes that were there at the begin and at the end.
     """
 
     key: str = ""
     is_new: bool = False
     total: int = 0
+    fetched: int = 0
     steps: list[EnvironmentStep] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class EnvironmentTally:
             "key": self.key or None,
             "is_new": self.is_new,
             "bytes": self.total,
+            "fetched": self.fetched,
             "steps": [vars(one) for one in self.steps],
         }
 
@@ -189,7 +192,9 @@ class Tally:
             case events.HostReady():
                 self._on_host_ready(event)
             case events.EnvironmentChanged():
-                self._host(event.host).environment = environment_text(event.state, event.done, event.total)
+                self._host(event.host).environment = environment_text(
+                    event.state, event.done, event.total, event.fetched
+                )
                 self._environment(event.host).add(event.state, event.at, event.done, event.total)
             case events.EnvironmentReady():
                 self._on_environment_ready(event)
@@ -314,7 +319,7 @@ class Tally:
     def _on_environment_ready(self, event: events.EnvironmentReady) -> None:
         self._host(event.host).environment = ""
         told = self._environment(event.host)
-        told.key, told.is_new = event.key, event.is_new
+        told.key, told.is_new, told.fetched = event.key, event.is_new, event.fetched
         told.add("ready", event.at, event.total, event.total)
 
     # -- jobs ----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ __all__ = [
     "count",
     "environment_text",
     "error_line",
+    "fetched_text",
     "seconds",
     "shorten",
     "signal_name",
@@ -105,15 +106,20 @@ def signal_name(number: int | None) -> str:
         return f"signal {number}"
 
 
-def environment_text(state: str, done: int, total: int) -> str:
-    """Describe the state of an environment in words."""
+def environment_text(state: str, done: int, total: int, fetched: int = 0) -> str:
+    """Describe the state of an environment in words. `fetched`: the bytes that the host got from its own internet."""
     words = {
         "resolving": "resolving its packages",
-        "sending": f"sending packages, {size(done)} of {size(total)} there",
+        "sending": f"sending packages, {size(done)} of {size(total)} there{fetched_text(fetched)}",
         "waiting": "another run builds it",
         "building": f"building ({size(total)} of packages)",
     }
     return words.get(state, state)
+
+
+def fetched_text(fetched: int) -> str:
+    """Say how much a host got from its own internet; empty where that is nothing."""
+    return f", {size(fetched)} from its own internet" if fetched else ""
 
 
 def error_line(error: dict[str, Any] | None) -> str:

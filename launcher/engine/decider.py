@@ -321,12 +321,12 @@ class Decider:
         if fact.state != "ready":
             if fact.state != "resolving":
                 self._building.add(fact.host)
-            told = events.EnvironmentChanged(at, fact.host, fact.state, fact.done, fact.total)
+            told = events.EnvironmentChanged(at, fact.host, fact.state, fact.done, fact.total, fact.fetched)
             decided.act(self._observe, told)
         elif fact.host not in self._has_environment:
             self._has_environment.add(fact.host)
             is_new = fact.host in self._building
-            decided.add([events.EnvironmentReady(at, fact.host, fact.key, is_new, fact.total)])
+            decided.add([events.EnvironmentReady(at, fact.host, fact.key, is_new, fact.total, fact.fetched)])
 
     def _note(self, at: float, host: str, message: str, decided: _Round, topic: str = "") -> None:
         if self._is_new(host, message):

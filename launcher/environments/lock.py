@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = [
     "locks_to_bytes",
     "read_lock",
     "read_toml",
+    "texts_of",
     "write_whole",
 ]
 
@@ -270,6 +271,26 @@ def _contents(path: Path, text: str, depth: int = 0) -> list[str] | None:
         elif said and not _OF_INDEXES.fullmatch(said) and not _OF_AN_INDEX.fullmatch(said):
             return None
     return found
+
+
+def texts_of(lock: Lock) -> Iterator[str]:
+    """Yield what a lock is made of: its own text, that of its file, and those of the files that this includes.
+
+    Raises:
+        PackagesError: one of them cannot be read.
+    """
+    yield lock.text
+    waiting, seen = [Path(lock.name)], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        text = _text(path, or_empty=True)
+        yield text
+        lines = (line.partition(" #")[0].strip() for line in text.splitlines() if line.startswith("-"))
+        included = (_INCLUDED.fullmatch(line) for line in lines)
+        waiting += [path.parent / one[1] for one in included if one is not None and "://" not in one[1]]
 
 
 def _has_own_index(indexes: Sequence[tuple[str, str]]) -> bool:

@@ -7,13 +7,16 @@ A lock that was made again with the same contents has the same key.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from launcher.environments.addresses import Addresses
+from launcher.environments.fetchable_pythons import fetchable_pythons
 from launcher.environments.host_uv import uv_for
 from launcher.environments.lock import Lock, compile_for, find_compiled, keep_compiled, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
@@ -49,6 +52,14 @@ class EnvironmentPlan:
     sources: dict[str, Chosen] = field(repr=False, default_factory=dict)
     uv: Path | None = None
     steps: Steps | None = field(repr=False, compare=False, default=None)
+
+    def addresses(self, allowed: bool | tuple[str, ...]) -> dict[str, str]:
+        """Return sha256 -> address, for the wheels that the host may fetch itself.
+
+        Args:
+            allowed: the user's `downloads` for this host.
+        """
+        return Addresses(allowed, self.lock).of(self.sources.values())
 
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """Return a content that the host asks for, as a file here.
@@ -102,11 +113,14 @@ class EnvironmentSource:
         self._known: tuple[HostFacts, EnvironmentPlan] | None = None
         self._busy = threading.Lock()
 
-    def plan(self, facts: HostFacts, named: str | None = None) -> EnvironmentPlan:
+    def plan(
+        self, facts: HostFacts, named: str | None = None, downloads: bool | tuple[str, ...] = False
+    ) -> EnvironmentPlan:
         """Return what the host installs. This takes as long as uv and the index. The same facts give the same plan.
 
         Args:
             named: the only Python of the host that counts, as the user named it.
+            downloads: what the host may fetch itself. If no Python there fits, uv may fetch one.
 
         Raises:
             PackagesError: nothing fits, or something cannot be fetched.
@@ -114,25 +128,26 @@ class EnvironmentSource:
         facts = facts._replace(free=0)
         with self._busy:
             if self._known is None or self._known[0] != facts:
-                self._known = (facts, self._remembered(facts) or self._made(facts, named))
+                self._known = (facts, self._remembered(facts, downloads) or self._made(facts, named, downloads))
             return self._known[1]
 
     def stop(self) -> None:
         """End the work for this host, because the run is over there."""
         self._steps.stop()
 
-    def _made(self, facts: HostFacts, named: str | None) -> EnvironmentPlan:
+    def _made(self, facts: HostFacts, named: str | None, downloads: bool | tuple[str, ...]) -> EnvironmentPlan:
         pythons = sorted((PythonFacts.from_json(one) for one in facts.pythons), key=self._rank)
         refused: list[str] = []
-        for python in pythons:
+        for python in itertools.chain(pythons, () if named else self._fetchable(facts, downloads)):
             try:
                 chosen = choose(self._resolved(facts, python), facts, python)
             except DoesNotFit as error:
                 refused.append(f"{python.version} ({python.path}): {error}")
                 continue
             plan = self._plan(facts, python, chosen)
-            self._remember(facts, plan)
+            self._remember(facts, downloads, plan)
             return plan
+        fetch = "" if downloads or named else "; or allow `downloads` for this host, so that uv fetches a Python there"
         if not pythons and named:
             raise PackagesError(
                 f"environment: the Python {shown(named)} is not there, or does not start\n    next: see what it says on the host "
@@ -140,7 +155,7 @@ class EnvironmentSource:
             )
         if not pythons:
             raise PackagesError(
-                "environment: no Python was found there\n    next: install one, or name one with `python` for this host"
+                f"environment: no Python was found there\n    next: install one, or name one with `python` for this host{fetch}"
             )
         more = f"\n    and {len(refused) - _MAX_NAMED} more" if len(refused) > _MAX_NAMED else ""
         raise PackagesError(
@@ -148,8 +163,15 @@ class EnvironmentSource:
             + "\n    ".join(refused[:_MAX_NAMED])
             + more
             + "\n    next: "
-            "install a Python that it fits, or name one with `python` for this host; or have `uv lock` make a lock that fits it"
+            f"install a Python that it fits, or name one with `python` for this host{fetch}; or have `uv lock` make a lock that fits it"
         )
+
+    def _fetchable(self, facts: HostFacts, downloads: bool | tuple[str, ...]) -> Iterator[PythonFacts]:
+        """Yield the Pythons that uv may fetch there. uv is asked only if no other fits."""
+        if downloads:
+            addresses = Addresses(downloads, self.lock)
+            found = [one for one, url in fetchable_pythons(facts, self._steps) if addresses.allows(url)]
+            yield from sorted(found, key=self._rank)
 
     def _resolved(self, facts: HostFacts, python: PythonFacts) -> Lock:
         if self.lock.is_resolved:
@@ -195,18 +217,27 @@ class EnvironmentSource:
 
     # -- earlier plans -------------------------------------------------------------------------------------------
 
-    def _note(self, facts: HostFacts) -> Path:
-        key = json.dumps([_LAYOUT, uv_version(), self.lock.sha256, self._prefers, facts.to_json()], sort_keys=True)
+    def _note(self, facts: HostFacts, downloads: bool | tuple[str, ...]) -> Path:
+        known = [
+            _LAYOUT,
+            uv_version(),
+            self.lock.sha256,
+            self._prefers,
+            facts.to_json(),
+            *([downloads] if downloads else []),
+        ]
+        key = json.dumps(known, sort_keys=True)
         return cache_folder() / "environments" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
-    def _remembered(self, facts: HostFacts) -> EnvironmentPlan | None:
+    def _remembered(self, facts: HostFacts, downloads: bool | tuple[str, ...]) -> EnvironmentPlan | None:
         """Return an earlier choice from the same lock for the same host, if everything that it needs is still here."""
         if not self.lock.is_resolved:
             return None
         try:
-            said: Any = json.loads(self._note(facts).read_bytes())
+            said: Any = json.loads(self._note(facts, downloads).read_bytes())
             spec = EnvironmentSpec.from_json(said["spec"])._replace(limit=self._steps.limit)
-            sources = {one["sha256"]: Chosen(**one) for one in said["sources"]}
+            # An earlier version did not keep the index, without which it is not known whether that wants credentials.
+            sources = {one["sha256"]: Chosen(index=one.pop("index"), **one) for one in said["sources"]}
         except (OSError, ValueError, LookupError, TypeError):
             return None
         cache = WheelCache(dict(self.lock.indexes), steps=self._steps)
@@ -218,7 +249,7 @@ class EnvironmentSource:
         is_whole = is_whole and spec.uv == sha256
         return EnvironmentPlan(spec, self.lock, sources, uv, self._steps) if is_whole else None
 
-    def _remember(self, facts: HostFacts, plan: EnvironmentPlan) -> None:
+    def _remember(self, facts: HostFacts, downloads: bool | tuple[str, ...], plan: EnvironmentPlan) -> None:
         if self.lock.is_resolved:
             said = {"spec": plan.spec.to_json(), "sources": [vars(one) for one in plan.sources.values()]}
-            write_whole(self._note(facts), json.dumps(said).encode())
+            write_whole(self._note(facts, downloads), json.dumps(said).encode())

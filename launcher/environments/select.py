@@ -42,6 +42,7 @@ class Chosen:
         is_wheel: whether it is installed directly. Otherwise a wheel is built from it here.
         size: its bytes; None if the lock does not say it.
         folder: where the package lies in an archive; empty for the top.
+        index: the address of the index that has it; empty if the lock does not say it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Chosen:
     size: int | None
     is_wheel: bool
     folder: str = ""
+    index: str = ""
 
 
 def choose(lock: Lock, facts: HostFacts, python: PythonFacts) -> list[Chosen]:
@@ -103,7 +105,7 @@ def _chosen(package: Any, what: Any, lock: Lock) -> Chosen | None:
     is_wheel = file.endswith(".whl")
     version = str(package.version) if package.version is not None else _version_of(file)
     folder = "" if is_wheel else folder_in(url, getattr(what, "subdirectory", None))
-    return Chosen(name, version, file, url, sha256.lower(), what.size, is_wheel, folder)
+    return Chosen(name, version, file, url, sha256.lower(), what.size, is_wheel, folder, str(package.index or ""))
 
 
 def _from_git(name: str, package: Any, what: Any, lock: Lock) -> Chosen:

@@ -1,7 +1,7 @@
 """The wheels for hosts, as files on this machine: fetched, or built from an sdist, and stored by content.
 
-Rule: a file is used only if the lock has its hash. Only this machine asks an index, with its own credentials. No host gets an address or
-a credential. A wheel that is built here must fit any platform, or it is refused by name.
+Rule: a file is used only if the lock has its hash. Only this machine asks an index, with its own credentials. No host gets a credential,
+and an address only by `addresses`. A wheel that is built here must fit any platform, or it is refused by name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from launcher.environments.credentials import credentials_for
 from launcher.environments.git import check_out, is_git_address
 from launcher.environments.lock import write_whole
 from launcher.environments.select import Chosen
@@ -36,10 +37,6 @@ _TIMEOUT = 60
 _TRIES = 3
 #: How many bytes must come within that time.
 _SLOWEST = 64 << 10
-#: Variables that name indexes, with credentials in their URLs.
-_INDEXES = (
-    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL",
-)  # fmt: skip
 _FITS_ALL = re.compile(r"-(?:py2\.)?py3-none-any\.whl$")
 
 
@@ -241,7 +238,7 @@ def _download(url: str, target: Path, indexes: Mapping[str, str], steps: Steps) 
     parts = urlsplit(url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     request = urllib.request.Request(bare, headers={"User-Agent": "hydra-remote-launcher"})  # noqa: S310 - http or https, see _copy
-    credentials = _credentials(url, indexes)
+    credentials = credentials_for(url, indexes)
     if credentials is not None:
         value = base64.b64encode(":".join(credentials).encode()).decode()
         # Credentials must not go to a server to which the request is redirected.
@@ -260,32 +257,3 @@ def _download(url: str, target: Path, indexes: Mapping[str, str], steps: Steps) 
                     raise TimeoutError(f"only {count} bytes came within {_TIMEOUT} s")
                 began, count = now, 0
     return digest.hexdigest()
-
-
-def _credentials(url: str, indexes: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return user and password for an address: its own, those of an index of the same host, or those of ~/.netrc."""
-    parts = urlsplit(url)
-    if parts.username:
-        return unquote(parts.username), unquote(parts.password or "")
-    for name, address in indexes.items():
-        # uv uses these names.
-        variable = f"UV_INDEX_{re.sub(r'[^A-Z0-9]', '_', name.upper())}"
-        user, password = os.environ.get(f"{variable}_USERNAME"), os.environ.get(f"{variable}_PASSWORD")
-        if (user or password) and _is_same_host(urlsplit(address), parts):
-            return user or "", password or ""
-    for variable in _INDEXES:
-        for value in os.environ.get(variable, "").split():
-            index = urlsplit(value.partition("=")[2] if re.match(r"[\w.-]+=", value) else value)
-            if index.username and _is_same_host(index, parts):
-                return unquote(index.username), unquote(index.password or "")
-    import netrc
-
-    try:
-        found = netrc.netrc(os.environ.get("NETRC") or None).authenticators(parts.hostname or "")
-    except (OSError, netrc.NetrcParseError):
-        return None
-    return (found[0], found[2] or "") if found is not None else None
-
-
-def _is_same_host(one: SplitResult, other: SplitResult) -> bool:
-    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)

@@ -308,6 +308,8 @@ def hosts_of(record: RunRecord, env: Mapping[str, str]) -> list[HostSpec]:
         values["setup"] = tuple(values["setup"])
         # A version without environments did not write this.
         values["extras"] = tuple(values.get("extras", ()))
+        if isinstance(values.get("downloads"), list):
+            values["downloads"] = tuple(values["downloads"])
         gpus = values.get("gpus")
         values["gpus"] = tuple(gpus) if isinstance(gpus, list) else gpus
         try:

@@ -80,6 +80,7 @@ class PreparedRun:
             environment=self._environment_of(spec),
             environment_python=spec.python or setup.options.python,
             environments_budget=setup.options.environments_budget,
+            downloads=spec.downloads or False,
             remember_import=_rememberer(setup.import_keys.get(spec.name)),
             remember_environment=self._environment_rememberer(spec),
             explain=_explainer(self._explain(spec, in_job=False), snapshot),

@@ -75,12 +75,17 @@ class AskPythons(TypedDict):
 class Environment(TypedDict):
     """The environment that the application needs. The payload is an EnvironmentSpec.
 
-    `budget`: the bytes that all environments may have before it is built.
+    `budget`: the bytes that all environments may have before it is built. `addresses`: sha256 -> where the host may fetch that wheel
+    itself. `named`: the user has named the beginnings of these addresses, so they may be in a private network.
+    `fetch_python`: uv may fetch the Python if that is not there.
     """
 
     t: Literal["environment"]
     key: str
     budget: Optional[int]
+    addresses: Dict[str, Any]
+    named: bool
+    fetch_python: bool
 
 
 class Withheld(TypedDict):
@@ -237,7 +242,7 @@ class Pythons(TypedDict):
 class EnvironmentState(TypedDict):
     """How an environment stands: `missing` (the payload lists [sha256, bytes that are there]), `sending`, `waiting`, `building` or `ready`.
 
-    `waiting`: another run builds it. `done`, `total`: bytes.
+    `waiting`: another run builds it. `done`, `total`: bytes. `fetched`: of these, what the host has fetched itself for this run.
     """
 
     t: Literal["environment_state"]
@@ -245,6 +250,7 @@ class EnvironmentState(TypedDict):
     state: str
     done: int
     total: int
+    fetched: int
 
 
 class Imported(TypedDict):
@@ -589,9 +595,9 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "hello": {"slots": None, "gpus": None, "needs": None, "size": None, "lease": None, "live": False},
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
-    "environment": {"budget": None},
+    "environment": {"budget": None, "addresses": dict, "named": False, "fetch_python": False},
     "withheld": {"environment": False},
-    "environment_state": {"done": 0, "total": 0},
+    "environment_state": {"done": 0, "total": 0, "fetched": 0},
     "job": {"payload_blob": None},
     "cancel": {"kill": False, "kind": "cancelled", "why": ""},
     "finish": {"keep": False, "interrupted": False},

@@ -29,6 +29,12 @@ class BackgroundThread:
         """Run work in the thread, and then done(error or None) in the agent's thread."""
         self._queue.put((work, done))
 
+    def post(self, call: Callable[[], None]) -> None:
+        """Have this called in the agent's thread. Any thread may post."""
+        with self._lock:
+            self._results.append((lambda error: call(), None))
+        self._wake()
+
     def deliver(self) -> None:
         """Run the callbacks of all work that has ended."""
         with self._lock:

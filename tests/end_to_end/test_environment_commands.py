@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from launcher.preparation import build_environments, locks_for
 from launcher.runs import index
 from tests.commands import Cli
 from tests.controllers import wait_agents_ended
+from tests.file_server import running_file_server
 from tests.packages import lock_project, make_project, make_wheel
 
 TASK = "tests.environment_tasks:versions"
@@ -235,6 +237,30 @@ def test_doctor_says_what_would_be_built_and_builds_nothing(
     steps = {step["name"]: step for step in told["steps"]}
     assert steps["packages"]["detail"].endswith("it is there")
     assert "/envs/" in steps["environment"]["detail"]
+
+
+@pytest.mark.slow
+def test_doctor_and_prepare_know_what_a_host_may_fetch(tmp_path: Path, cli: Cli) -> None:
+    """How much it may, before; how much it did, then."""
+    wheel = make_wheel(tmp_path / "index", "away", files={"away.py": f"version = '1.0'  # {tmp_path}\n"})
+    sha256, size = hashlib.sha256(wheel.read_bytes()).hexdigest(), wheel.stat().st_size
+    with running_file_server() as server:
+        server.files[f"/{wheel.name}"] = wheel.read_bytes()
+        lock = tmp_path / "pylock.toml"
+        lock.write_text(
+            'lock-version = "1.0"\ncreated-by = "t"\n[[packages]]\nname = "away"\nversion = "1.0"\n'
+            f'wheels = [{{url = "{server.address}/{wheel.name}", size = {size}, hashes = {{sha256 = "{sha256}"}}}}]\n'
+        )
+        hosts = tmp_path / "hosts.yaml"
+        hosts.write_text(f'local: {{workdir: {tmp_path / "workdir"}, downloads: ["{server.address}"]}}\n')
+        arguments = ("--hosts", str(hosts), "--environment", str(lock))
+        (told,) = cli.json("doctor", *arguments)["hosts"]
+        steps = {step["name"]: step for step in told["steps"]}
+        assert f"the host may fetch 1 file ({size} B) itself" in steps["packages"]["detail"]
+        assert not server.asked
+        (told,) = cli.json("prepare", *arguments)["hosts"]
+        assert told["environment"]["fetched"] == size
+        assert len(server.asked) == 1
 
 
 @pytest.mark.slow

@@ -137,7 +137,8 @@ class TestHostsFile:
               known_hosts: /keys/known_hosts
               ssh_config: /keys/config
               host_keys: accept-new
-            local: {{slots: auto, gpus: 2}}
+              downloads: ["https://packages.example.org/"]
+            local: {{slots: auto, gpus: 2, downloads: true}}
             """,
         )
         assert load_hosts_file(path) == (
@@ -158,8 +159,9 @@ class TestHostsFile:
                 known_hosts="/keys/known_hosts",
                 ssh_config="/keys/config",
                 host_keys="accept-new",
+                downloads=("https://packages.example.org/",),
             ),
-            HostSpec("local", "local", slots="auto", gpus=2),
+            HostSpec("local", "local", slots="auto", gpus=2, downloads=True),
         )
 
     def test_gpus_may_be_those_that_are_free(self, tmp_path: Path) -> None:
@@ -167,6 +169,16 @@ class TestHostsFile:
         path = self.write(tmp_path, "gpu1: {gpus: free}\ngpu2: {gpus: [MIG-1a2b, MIG-GPU-aa-bb/7/0]}")
         one, two = load_hosts_file(path)
         assert (one.gpus, two.gpus) == ("free", ("MIG-1a2b", "MIG-GPU-aa-bb/7/0"))
+
+    def test_a_host_that_says_nothing_of_downloads_has_what_the_options_say(self) -> None:
+        """Its own value counts before them, also where that is no."""
+        hosts = [
+            {"name": "a"},
+            {"name": "b", "downloads": False},
+            {"name": "c", "downloads": ["https://a.example.org"]},
+        ]
+        told = [one.downloads for one in host_specs(hosts, LaunchConf(downloads=True))]
+        assert told == [True, False, ("https://a.example.org",)]
 
     def test_reads_lists_and_a_hosts_key(self, tmp_path: Path) -> None:
         """The forms that people write without looking."""

@@ -128,6 +128,9 @@ def test_any_number_of_seconds_is_itself(seconds):
         ({"allow_types": ["Point"]}, "allow_types: 'Point'"),
         ({"allow_types": ["a..b"]}, "allow_types"),
         ({"allow_types": 3}, "allow_types: 3"),
+        ({"downloads": ["http://packages.example.org/"]}, "downloads: what is not true or false"),
+        ({"downloads": "https://packages.example.org/?key=hunter2"}, "'https://packages.example.org/'"),
+        ({"downloads": 3}, "downloads: 3 is not a list of texts"),
         ({"workdir": "relative/x"}, "workdir: 'relative/x' is not an absolute path"),
     ],
 )
@@ -149,6 +152,9 @@ def test_values_of_variables_are_in_no_message():
     assert secret not in repr(LaunchConf(env={"TOKEN": secret}))
     with pytest.raises(ConfigError) as caught:
         LaunchConf(env={"TOKEN": secret + "\0"})
+    assert secret not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        LaunchConf(downloads=f"https://me:{secret}@packages.example.org/")
     assert secret not in str(caught.value)
 
 
@@ -173,3 +179,5 @@ def test_an_allowed_value_is_normalised():
     assert conf.hosts_file == "hosts.yaml"
     assert LaunchConf(hosts=[{"name": "a", "slots": 2}]).hosts == ({"name": "a", "slots": 2},)
     assert LaunchConf(outputs=False).outputs is False
+    assert LaunchConf(downloads="https://packages.example.org").downloads == ("https://packages.example.org",)
+    assert LaunchConf(downloads=[]).downloads is False

@@ -34,7 +34,8 @@ _Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and t
 
 
 @opt.takes_options(
-    "hosts_file", "python", "environment", "extras", "groups", "environments_budget", "workdir", "accept_new_host_keys", "host_loss_timeout",
+    "hosts_file", "python", "environment", "extras", "groups", "downloads", "environments_budget", "workdir",
+    "accept_new_host_keys", "host_loss_timeout",
     environment="auto",
 )  # fmt: skip
 def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Quiet = False, **given: Any) -> None:
@@ -86,11 +87,11 @@ def _without_run(display: Any, tally: Tally) -> Any:
 
 
 def _line(done: PreparedHost) -> str:
-    from launcher.display.text import clean, size
+    from launcher.display.text import clean, fetched_text, size
 
     if done.key:
         what = "is built" if done.is_new else "is there already"
-        return f"{done.host}: environment {done.key[:12]} {what} ({size(done.total)})"
+        return f"{done.host}: environment {done.key[:12]} {what} ({size(done.total)}{fetched_text(done.fetched)})"
     text = f"{done.host}: FAILED: {clean(done.phase)}: {clean(done.why)}"
     return text.replace("\n", "\n    ") + (f"\n    next: {clean(done.next_step)}" if done.next_step else "")
 

@@ -11,6 +11,7 @@ import shutil
 import time
 from typing import List
 
+from remote_agent.agent.environments.fetched_pythons import FetchedPythons
 from remote_agent.agent.environments.programs import MORE_ROOM, ROOM, BuildError, Programs
 from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.environments.unpacked import altered_files
@@ -25,6 +26,8 @@ __all__ = ["BuildError", "Builder", "room_lacking"]
 _UNPACKED = 4
 #: Lists what lies where this Python looks for packages. Reading what each says of itself would take as long as installing it.
 _PROBE = "import os,sys;print(*(n for p in sys.path if os.path.isdir(p) for n in os.listdir(p)),sep='\\n')"
+_ALLOW = "\n    next: allow 'downloads' for this host, or install a Python there that the lock fits"
+_NO_PYTHON = "\n    next: see whether the host reaches that address, or a mirror (UV_PYTHON_INSTALL_MIRROR there); or install a Python there that the lock fits"
 _INFO = re.compile(r"([A-Za-z0-9._-]+?)-[^-]+\.dist-info")
 
 
@@ -44,9 +47,16 @@ def _size(count: int) -> str:
 
 
 class Builder:
-    """Builds one environment. `stop` ends it from another thread."""
+    """Builds one environment. `stop` ends it from another thread.
 
-    def __init__(self, store: EnvironmentStore, blobs: BlobStore, spec: EnvironmentSpec) -> None:
+    Args:
+        fetches_python: uv may fetch its Python.
+    """
+
+    def __init__(
+        self, store: EnvironmentStore, blobs: BlobStore, spec: EnvironmentSpec, *, fetches_python: bool = False
+    ) -> None:
+        self._fetches_python = fetches_python
         self._store = store
         self._blobs = blobs
         self._spec = spec
@@ -73,16 +83,17 @@ class Builder:
         self._check_files()
         self._programs.uv_cache = store.uv_cache.begin(spec.key)
         uv = self._uv()
+        python = self._python(uv)
         part = os.path.join(store.folder, ".part.{}.{}".format(spec.key[:16], os.urandom(6).hex()))
         os.mkdir(part, 0o700)
         try:
-            self._install(uv, part)
+            self._install(uv, python, part)
             if altered_files(part):
                 # Somebody has edited a file of another environment, or a disk has lost some: everything is unpacked again.
                 shutil.rmtree(part)
                 os.mkdir(part, 0o700)
                 self._programs.uv_cache = store.uv_cache.renew(spec.key)
-                self._install(uv, part)
+                self._install(uv, python, part)
             self._try(part)
             self._describe(part)
             self._publish(part)
@@ -123,6 +134,29 @@ class Builder:
             raise
         return path
 
+    def _python(self, uv: str) -> str:
+        """Return the program of the Python. uv fetches it, and checks its hash, if it is one that uv has, and it is not here yet."""
+        pythons, python = FetchedPythons(self._store.cache), self._spec.python
+        path, name = pythons.path(python), pythons.name_of(python)
+        if name is None:
+            return python
+        if path is not None:
+            return path
+        if not self._fetches_python:
+            raise BuildError("{}, which uv had fetched, has gone, and may not be fetched{}".format(name, _ALLOW))
+        make_private_folder(pythons.folder)
+        # What an earlier time has left of it may be a part.
+        options = ["--no-bin", "--reinstall", "--install-dir", pythons.folder]
+        try:
+            self._programs.run([uv, "python", "install", *options, name], is_online=True)
+        except BuildError as error:
+            raise error if self._programs.is_stopped else BuildError("{}{}".format(error, _NO_PYTHON)) from None
+        pythons.keep(name)
+        made = pythons.path(python)
+        if made is None:
+            raise BuildError("uv has fetched {}, and there is no Python in it".format(name))
+        return made
+
     def _wheel(self, wheel: Wheel) -> str:
         """Return the folder in which a wheel has its name. The path stays the same, because uv's cache knows a wheel by its path."""
         folder = os.path.join(self._store.cache, "wheels", wheel.sha256)
@@ -139,9 +173,8 @@ class Builder:
         os.rename(temporary, path)
         return folder
 
-    def _install(self, uv: str, part: str) -> None:
+    def _install(self, uv: str, python: str, part: str) -> None:
         wheels = self._spec.files
-        python = self._spec.python
         self._programs.run(
             [uv, "venv", "--quiet", "--relocatable", "--no-project", "--allow-existing", "--python", python, part]
         )

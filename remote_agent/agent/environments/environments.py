@@ -1,7 +1,8 @@
 """The environment of a run on this host. The controller requests and sends it, the agent builds it, and the zygote uses it.
 
-Rule: a run holds an environment's lock while it is sent or built. So only one of many runs does that, and the others use the result. The
-part of a file that has arrived is kept if the link is lost. Slow work is done in the background thread. The agent's thread decides.
+Rule: a run holds an environment's lock while it is sent, fetched or built. So only one of many runs does that, and the others use the result. The
+part of a file that has arrived is kept if the link is lost. What this host fetches itself goes on without a link. Slow work is done in
+other threads. The agent's thread decides.
 """
 
 import json
@@ -9,9 +10,10 @@ import os
 import sys
 import threading
 import time
-from typing import Callable, Iterable, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
+from remote_agent.agent.environments.downloads import STOPPED, Download, Downloads
 from remote_agent.agent.environments.eviction import Evicted, evict
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.programs import MORE_ROOM
@@ -39,6 +41,8 @@ _MAX_ASKS = 3
 _OTHER_FOLDER = "\n    next: name a folder of yours with 'workdir'"
 _AGAIN = "\n    next: see why the link is so slow, and start the run again: it goes on where it stopped"
 _ALTERED = "\n    next: look for errors of the disk and of the memory there; or name another folder with 'workdir'"
+#: How many reasons the user is told why files are not fetched here.
+_MAX_NOTED = 5
 #: How often it is built again if content was altered.
 _MAX_BUILDS = 3
 
@@ -65,6 +69,13 @@ class Environments:
         self._missing: Set[str] = set()
         #: Contents that may still arrive and are not needed any more.
         self._given_up: Set[str] = set()
+        #: Where this host may fetch contents itself, and which of them are being fetched. The controller is asked for all others.
+        self._addresses: Dict[str, Any] = {}
+        self._is_named = self._fetches_python = False
+        self._fetching: Set[str] = set()
+        self._downloads: Optional[Downloads] = None
+        self._fetched_before = 0
+        self._noted: Set[str] = set()
         self._builder: Optional[Builder] = None
         self._builds = self._asks = 0
         self.was_there = False
@@ -116,13 +127,20 @@ class Environments:
             spec = EnvironmentSpec.from_json(json.loads(payload.decode("utf-8")))
         except ValueError as error:
             raise wire.ProtocolError("field", "environment: {}".format(error)) from None
-        if self._spec is not None and self._spec.key != spec.key:
+        is_same = self._spec is not None and self._spec.key == spec.key
+        self._budget, self._addresses, self._is_named = header["budget"], header["addresses"], header["named"]
+        self._fetches_python = header["fetch_python"]
+        self._asks = 0
+        if is_same and self._state == "sending" and self._fetching:
+            # Fetching went on while there was no link.
+            self._ask(self._missing - self._fetching)
+            return
+        if not is_same:
+            self._stop_fetching()
             self._give_back()
         self.was_there = self._store.python(spec.key) is not None if self._spec is None else self.was_there
         self._spec = spec
-        self._budget = header["budget"]
         self._state = "asked"
-        self._asks = 0
         self._given_up = set()
         self._advance()
 
@@ -160,8 +178,8 @@ class Environments:
             self._tell()
 
     def link_gone(self) -> None:
-        """Release the lock, because nobody sends any more, so that another run can. What has arrived stays."""
-        if self._state == "sending":
+        """Release the lock if nothing comes any more, so that another run can go on. What has arrived stays."""
+        if self._state == "sending" and not self._fetching:
             self._give_back()
             self._state = "asked"
 
@@ -176,7 +194,7 @@ class Environments:
                 self._give_back()
                 self._ready()
                 return
-            if self._eviction == "under way":
+            if self._eviction == "under way" or self._fetching:
                 return  # it comes back to this
             if self._state not in ("sending", "building"):
                 store.prepare()
@@ -197,7 +215,8 @@ class Environments:
                     self._fail(lacking)
                     return
                 self._state = "sending"
-                self._ask(self._missing)
+                self._fetch(spec)
+                self._ask(self._missing - self._fetching)
             else:
                 self._build(spec)
         except (SpoolError, OSError) as error:
@@ -235,14 +254,62 @@ class Environments:
         wanted = [wheel.sha256 for wheel in spec.files] + ([] if self._store.uv(spec) is not None else [spec.uv])
         self._missing = {sha256 for sha256 in wanted if not self._blobs.has(sha256)}
 
-    def _ask(self, missing: Iterable[str]) -> None:
-        self._asks += 1
+    def _fetch(self, spec: EnvironmentSpec) -> None:
+        """Begin to fetch what has an address."""
+        wanted = [
+            Download(wheel.sha256, wheel.size, str(self._addresses[wheel.sha256]), wheel.file)
+            for wheel in spec.files
+            if wheel.sha256 in self._missing and wheel.sha256 in self._addresses
+        ]
+        if not wanted:
+            return
+        for one in wanted:
+            self._blobs.leave(one.sha256)
+
+        def tell(sha256s: List[str], why: str) -> None:
+            self._background.post(lambda: self._fetched(sha256s, why))
+
+        self._fetching = {one.sha256 for one in wanted}
+        self._fetched_before = self._fetched_bytes()
+        self._downloads = Downloads(self._blobs.folder, wanted, is_named=self._is_named, tell=tell)
+        self._downloads.start()
+
+    def _fetched(self, sha256s: List[str], why: str) -> None:
+        """Handle files that were fetched, or cannot be."""
+        self._fetching.difference_update(sha256s)
+        if self._state == "sending":
+            if not why:
+                self._missing.difference_update(sha256s)
+            elif why != STOPPED:
+                if why not in self._noted and len(self._noted) < _MAX_NOTED:
+                    self._noted.add(why)
+                    self._controller.note("{}; your machine sends what is missing".format(why))
+                for sha256 in sha256s:
+                    self._addresses.pop(sha256, None)
+                self._ask(sha256s, is_again=False)
+            if not self._missing:
+                self._advance()
+            elif not self._fetching and self._controller.link is None:
+                self.link_gone()
+        elif self._state == "asked" and not self._fetching:
+            self._advance()
+
+    def _stop_fetching(self) -> None:
+        if self._downloads is not None:
+            self._downloads.stop()
+
+    def _fetched_bytes(self) -> int:
+        return self._fetched_before + (self._downloads.fetched if self._downloads is not None else 0)
+
+    def _ask(self, missing: Iterable[str], *, is_again: bool = True) -> None:
+        """Ask the controller for contents. `is_again`: this counts as one more try."""
+        self._asks += is_again
         self._heard_at = time.monotonic()
         wanted = [[sha256, self._blobs.resume(sha256)] for sha256 in sorted(missing)]
         self._tell("missing", json.dumps(wanted).encode("utf-8"))
 
     def _build(self, spec: EnvironmentSpec) -> None:
-        builder = self._builder = Builder(self._store, self._blobs, spec)
+        builder = self._builder = Builder(self._store, self._blobs, spec, fetches_python=self._fetches_python)
         self._builds += 1
         self.was_there = False
         self._set("building")
@@ -283,6 +350,7 @@ class Environments:
             sys.stderr.write("environment {}: cannot be synced to the disk: {}\n".format(key, error))
 
     def _fail(self, message: str) -> None:
+        self._stop_fetching()
         self._give_back()
         self._given_up, self._missing = self._missing, set()
         self._state = "failed"
@@ -320,7 +388,14 @@ class Environments:
         total = self._bytes(spec)
         done = self._there(spec) if self._state == "sending" else total
         self._controller.say(
-            {"t": "environment_state", "key": spec.key, "state": state or self._state, "done": done, "total": total},
+            {
+                "t": "environment_state",
+                "key": spec.key,
+                "state": state or self._state,
+                "done": done,
+                "total": total,
+                "fetched": self._fetched_bytes(),
+            },
             payload,
         )
 
@@ -331,8 +406,14 @@ class Environments:
     def _there(self, spec: EnvironmentSpec) -> int:
         sizes = {wheel.sha256: wheel.size for wheel in spec.files}
         sizes[spec.uv] = spec.uv_size
-        lacking = sum(sizes[sha256] - self._blobs.resume(sha256) for sha256 in self._missing)
+        lacking = sum(sizes[sha256] - self._there_of(sha256) for sha256 in self._missing)
         return self._bytes(spec) - lacking
+
+    def _there_of(self, sha256: str) -> int:
+        # A part that is being fetched belongs to the thread that fetches it.
+        if sha256 in self._fetching and self._downloads is not None:
+            return self._downloads.there(sha256)
+        return self._blobs.resume(sha256)
 
     def tick(self, now: float) -> None:
         """Check whether another run has built it, renew our lock, and request missing contents again."""
@@ -343,15 +424,19 @@ class Environments:
         if self._state == "waiting":
             self._advance()
         elif self._state == "sending" and now - self._heard_at > _CONTENT_PATIENCE:
-            if self._controller.link is None:
+            asked = self._missing - self._fetching
+            if self._controller.link is None or not asked:
                 self._heard_at = now
             elif self._asks >= _MAX_ASKS:
-                self._fail("the controller does not send {} of its files{}".format(len(self._missing), _AGAIN))
+                self._fail("the controller does not send {} of its files{}".format(len(asked), _AGAIN))
             else:
-                self._ask(self._missing)
+                self._ask(asked)
+        if self._state == "sending" and self._fetching:
+            self._tell()
 
     def close(self) -> None:
-        """Stop building, because the agent ends."""
+        """Stop building and fetching, because the agent ends."""
+        self._stop_fetching()
         if self._builder is not None:
             self._builder.stop()
         self._give_back()

@@ -33,6 +33,7 @@ _LAST_LINES = 20
 _LAST_CHARACTERS = 4000
 #: Texts of uv or a Python for a full disk or quota.
 _NO_ROOM = re.compile(r"os error (?:{0})\b|\[Errno (?:{0})\]".format("|".join(map(str, NO_ROOM))))
+_MIRRORS = ("UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_DOWNLOADS_JSON_URL")
 _OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
 
 
@@ -70,8 +71,8 @@ class Programs:
             if self._process is not None:
                 end_group(self._process)
 
-    def run(self, command: List[str]) -> str:
-        """Run a program. Returns its output.
+    def run(self, command: List[str], *, is_online: bool = False) -> str:
+        """Run a program. Returns its output. `is_online`: uv may ask the addresses that it knows.
 
         Raises:
             BuildError: it failed (the message has its last lines), it did not end in time, or the build was stopped.
@@ -80,7 +81,7 @@ class Programs:
         with self._lock:
             self._check()
             process = self._process = start_group(
-                command, env=self._environment(), cwd=self._folder, stderr=subprocess.STDOUT
+                command, env=self._environment(is_online=is_online), cwd=self._folder, stderr=subprocess.STDOUT
             )
         is_late = False
         with process:
@@ -115,7 +116,13 @@ class Programs:
             how = "ended with {}".format("exit status {}".format(status) if status > 0 else "signal {}".format(-status))
         return "`{}` {}; it printed:\n{}{}".format(name, how, last, next_step)
 
-    def _environment(self) -> Dict[str, str]:
+    @staticmethod
+    def _for_network() -> Dict[str, str]:
+        """What lets uv fetch a Python. Which mirror has it, is this host's own setting."""
+        mirrors = {name: os.environ[name] for name in _MIRRORS if name in os.environ}
+        return dict(mirrors, UV_OFFLINE="0", UV_PYTHON_DOWNLOADS="manual")
+
+    def _environment(self, *, is_online: bool) -> Dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         environment.update(
             UV_NO_CONFIG="1",
@@ -126,4 +133,6 @@ class Programs:
             UV_LINK_MODE="hardlink",
             NO_COLOR="1",
         )
+        if is_online:
+            environment.update(self._for_network())
         return environment

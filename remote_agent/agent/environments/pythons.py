@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Any, Dict, Iterator, List, Optional
 
+from remote_agent.agent.environments.fetched_pythons import FetchedPythons
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 from remote_agent.protocol.fields import FieldError
 from remote_agent.system.private_files import open_private
@@ -59,6 +60,7 @@ def host_facts(cache: str, python: Optional[str]) -> HostFacts:
         python: the only Python that counts.
     """
     system = os.uname()
+    known = os.path.join(cache, "pythons.json")
     return HostFacts(
         system=system.sysname,
         machine=system.machine,
@@ -66,17 +68,18 @@ def host_facts(cache: str, python: Optional[str]) -> HostFacts:
         libc=_libc(),
         driver=_driver(),
         free=shutil.disk_usage(cache).free,
-        pythons=[one.to_json() for one in find_pythons(os.path.join(cache, "pythons.json"), python)],
+        pythons=[one.to_json() for one in find_pythons(known, python, FetchedPythons(cache))],
     )
 
 
-def find_pythons(known_file: str, python: Optional[str]) -> List[PythonFacts]:
-    """Return the Pythons of this host, the agent's own first."""
+def find_pythons(known_file: str, python: Optional[str], fetched: Optional[FetchedPythons] = None) -> List[PythonFacts]:
+    """Return the Pythons of this host, the agent's own first; those that uv has fetched last."""
     known = _read(known_file)
     found: List[PythonFacts] = []
     fresh: Dict[str, Any] = {}
     seen = set()
-    for path in _candidates(python):
+    others = fetched.all() if fetched is not None and not python else ()
+    for name, path in [*((path, path) for path in _candidates(python)), *others]:
         real = os.path.realpath(path)
         if real in seen:
             continue
@@ -91,7 +94,7 @@ def find_pythons(known_file: str, python: Optional[str]) -> List[PythonFacts]:
         # Programs that are not Pythons are remembered, too, because shims of missing versions take long to fail.
         fresh[path] = {"mark": mark, "said": said}
         try:
-            facts = PythonFacts.from_json(dict(said or {}, path=path))
+            facts = PythonFacts.from_json(dict(said or {}, path=name))
         except (FieldError, TypeError, ValueError):
             continue
         found.append(facts)

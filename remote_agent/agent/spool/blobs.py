@@ -10,6 +10,7 @@ from typing import Any, Collection, Dict, Optional, Tuple
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.shared.disk import sync_data
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
+from remote_agent.system.processes import birth, is_alive
 
 __all__ = ["AlteredError", "BlobStore"]
 
@@ -151,13 +152,15 @@ class BlobStore:
         for name in names:
             parts = name.split(".")
             if len(parts) == 3 and parts[0] == "part" and parts[2] == sha256 and parts[1].isdigit():
-                try:
-                    os.kill(int(parts[1]), 0)
-                except ProcessLookupError:
+                pid = int(parts[1])
+                # One that nobody has waited for is dead, too.
+                if not is_alive(pid, birth(pid)):
                     return os.path.join(self.folder, name)
-                except OSError:
-                    continue  # another user's process has that pid now
         return None
+
+    def leave(self, sha256: str) -> None:
+        """Keep nothing open of a part that another store of this process goes on with."""
+        self._drop(sha256)
 
     def drop_partial(self, keep: Collection[str] = ()) -> None:
         """Drop blobs that have arrived only in part, because the connection is gone. `keep`: those that the next one continues."""

@@ -30,7 +30,7 @@ class Source:
         self.may_go_on.set()
         self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH, 60.0)
 
-    def plan(self, facts: HostFacts, named: str | None = None) -> Source:
+    def plan(self, facts: HostFacts, named: str | None = None, downloads: bool | tuple[str, ...] = False) -> Source:
         """Return itself, or raise the error."""
         self.may_go_on.wait(60)
         if self.error is not None:
@@ -39,6 +39,10 @@ class Source:
 
     def stop(self) -> None:
         """Do nothing."""
+
+    def addresses(self, allowed: bool | tuple[str, ...]) -> dict[str, str]:
+        """Return one, which says what was allowed."""
+        return {HASH: f"https://packages.example.org/{allowed}"}
 
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """Return the file."""
@@ -77,6 +81,17 @@ def test_the_description_is_sent_before_the_files(tmp_path: Path) -> None:
     sender.send([("b" * 64, 0), ("c" * 64, 4)])
     sent = [frames(put.get(timeout=60))[0] for _ in range(2)]
     assert [(one.header["sha256"][0], one.payload) for one in sent] == [("c", b"ent"), ("b", b"content")]
+
+
+@pytest.mark.parametrize("downloads", [False, True, ("https://packages.example.org/",)])
+def test_addresses_are_sent_only_if_the_user_allows_it(downloads: bool | tuple[str, ...], tmp_path: Path) -> None:
+    """And whether the user has named them."""
+    put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
+    EnvironmentSender("h", Source(tmp_path), put.put, downloads=downloads).describe(FACTS)
+    (frame,) = frames(put.get(timeout=60))
+    assert frame.header["addresses"] == ({HASH: f"https://packages.example.org/{downloads}"} if downloads else {})
+    assert frame.header["named"] is isinstance(downloads, tuple)
+    assert frame.header["fetch_python"] is bool(downloads)
 
 
 @pytest.mark.parametrize(

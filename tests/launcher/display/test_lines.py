@@ -199,7 +199,7 @@ def test_every_kind_of_event_can_be_shown(kind: str) -> None:
     cls = events._KINDS[kind]
     values: dict[str, Any] = {
         "at": 1.0, "num": 1, "attempt": 2, "slots": 1, "slot": 0, "started_at": 1.0, "files": 3, "sent_files": 1,
-        "sent_bytes": 4096, "done": 1, "total": 2, "is_new": True, "completed": 1, "failed": 0, "duration": None, "error": None, "ok": True, "kill": True,
+        "sent_bytes": 4096, "done": 1, "total": 2, "fetched": 1, "is_new": True, "completed": 1, "failed": 0, "duration": None, "error": None, "ok": True, "kill": True,
         "hosts": ("a",), "jobs": (1,), "overrides": (), "gpus": (), "counts": {}, "reconnected": False,
     }  # fmt: skip
     event = cls(**{name: values.get(name, "text") for name in (one.name for one in fields(cls))})

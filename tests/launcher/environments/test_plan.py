@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,33 @@ def test_no_python_that_fits(tmp_path: Path) -> None:
         EnvironmentSource(lock_of(tmp_path), (3, 11), None).plan(HOST._replace(pythons=[]), "/opt/python3")
 
 
+def test_a_python_that_uv_may_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only if none there fits, and the user allows it; the error names the option. When it is there, the choice is the same."""
+    fetched = PythonFacts("uv:cpython-3.14.2-linux-x86_64-gnu", "3.14.2", "cpython", "cp314", 64)
+    url = "https://pythons.example.org/3.14.2.tar.gz"
+    asked: list[HostFacts] = []
+
+    def known(facts: HostFacts, steps: object) -> list[tuple[PythonFacts, str]]:
+        asked.append(facts)
+        return [(fetched, url)]
+
+    monkeypatch.setattr(module, "fetchable_pythons", known)
+    lock = lock_of(tmp_path, python=">=3.14")
+    EnvironmentSource(lock_of(tmp_path), (3, 11), None).plan(HOST, None, True)
+    assert not asked
+    with pytest.raises(PackagesError, match=r"or allow `downloads` for this host"):
+        EnvironmentSource(lock, (3, 11), None).plan(HOST)
+    with pytest.raises(PackagesError, match=r"fits no Python there"):
+        EnvironmentSource(lock, (3, 11), None).plan(HOST, None, ("https://packages.example.org/",))
+    with pytest.raises(PackagesError, match="is not there"):
+        EnvironmentSource(lock, (3, 11), None).plan(HOST._replace(pythons=[]), "/opt/python3", True)
+    first = EnvironmentSource(lock, (3, 11), None).plan(HOST, None, True)
+    assert first.spec.python == fetched.path
+    assert EnvironmentSource(lock, (3, 11), None).plan(HOST, None, ("https://pythons.example.org/",)).spec == first.spec
+    there = HOST._replace(pythons=[*PYTHONS, fetched.to_json()])
+    assert EnvironmentSource(lock, (3, 11), None).plan(there).spec == first.spec
+
+
 def test_the_key_is_of_what_makes_a_difference(tmp_path: Path) -> None:
     """Not of the text of a lock, nor of free space; of contents, Python and platform."""
 
@@ -87,6 +116,29 @@ def test_what_was_chosen_is_remembered(tmp_path: Path, monkeypatch: pytest.Monke
     assert hashlib.sha256(again.fetch(sha256).read_bytes()).hexdigest() == sha256
     with pytest.raises(PackagesError, match="does not belong to its environment"):
         again.fetch("f" * 64)
+
+
+def test_the_addresses_that_a_host_may_get_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the index of each file: what an earlier version remembered without it is chosen again."""
+    index = "https://packages.example.org/simple"
+    text = lock_of(tmp_path, content=f"of {tmp_path.name}").text
+    text = re.sub(r'url = "[^"]*"', 'url = "https://files.example.org/one-1.0-py3-none-any.whl", size = 9', text)
+    text = text.replace('version = "1.0"\nwheels', f'version = "1.0"\nindex = "{index}"\nwheels')
+    lock = Lock(str(tmp_path / "pylock.toml"), text, is_resolved=True)
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for _ in range(2):
+        plan = EnvironmentSource(lock, (3, 11), None).plan(HOST)
+        assert list(plan.addresses(True).values()) == ["https://files.example.org/one-1.0-py3-none-any.whl"]
+        assert plan.addresses(False) == {}
+    (tmp_path / "netrc").write_text("machine packages.example.org login me password word\n")
+    assert EnvironmentSource(lock, (3, 11), None).plan(HOST).addresses(True) == {}
+    note = EnvironmentSource(lock, (3, 11), None)._note(HOST, downloads=False)
+    said = json.loads(note.read_bytes())
+    del said["sources"][0]["index"]
+    note.write_text(json.dumps(said))
+    assert EnvironmentSource(lock, (3, 11), None).plan(HOST).addresses(True) == {}
 
 
 def test_what_an_earlier_run_resolved_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

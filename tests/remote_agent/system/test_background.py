@@ -36,6 +36,19 @@ def test_the_callback_runs_in_the_thread_that_delivers(background, woken):
     assert threads[1] is threading.current_thread()
 
 
+def test_any_thread_may_post_a_call(background, woken):
+    """It is made in the thread that delivers, also while work is under way."""
+    threads, may_end = [], threading.Event()
+    background.submit(may_end.wait, None)
+    poster = threading.Thread(target=background.post, args=(lambda: threads.append(threading.current_thread()),))
+    poster.start()
+    poster.join()
+    assert woken.wait(60)
+    background.deliver()
+    may_end.set()
+    assert threads == [threading.current_thread()]
+
+
 def test_an_exception_of_the_work_goes_to_its_callback(background, woken):
     """The thread goes on."""
     errors = []

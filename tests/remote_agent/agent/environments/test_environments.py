@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+import queue
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from remote_agent.agent.spool.blobs import AlteredError
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.system.host import Folders
+from tests.file_server import FileServer, running_file_server
 from tests.remote_agent.agent.environments.sites import KEY, Site
 
 
@@ -25,10 +27,20 @@ class Background:
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Callable[[], Any], Callable[[BaseException | None], None]]] = []
+        self._posted: queue.Queue[Callable[[], None]] = queue.Queue()
 
     def submit(self, work: Callable[[], Any], done: Callable[[BaseException | None], None]) -> None:
         """Take it."""
         self.waiting.append((work, done))
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Take what another thread has to say."""
+        self._posted.put(call)
+
+    def take(self, count: int = 1) -> None:
+        """Wait for so much of what other threads have to say, and do it."""
+        for _ in range(count):
+            self._posted.get(timeout=60)()
 
     def run(self) -> None:
         """Do what waits."""
@@ -70,10 +82,21 @@ class Run:
         """Tell the user."""
         self.notes.append(text)
 
-    def want(self, budget: int | None = None) -> None:
-        """The controller says what it is made of."""
-        payload = json.dumps(self.site.spec().to_json()).encode()
-        self.environments.on_environment({"t": "environment", "key": KEY, "budget": budget}, payload)
+    def want(self, budget: int | None = None, key: str = KEY, **addresses: str) -> None:
+        """The controller says what it is made of, and where wheels of these names are."""
+        payload = json.dumps(self.site.spec(key).to_json()).encode()
+        known = {one.sha256: addresses[one.name] for one in self.site.wheels if one.name in addresses}
+        self.environments.on_environment(
+            {
+                "t": "environment",
+                "key": key,
+                "budget": budget,
+                "addresses": known,
+                "named": True,
+                "fetch_python": False,
+            },
+            payload,
+        )
 
     def states(self) -> list[str]:
         """What was said so far."""
@@ -227,7 +250,8 @@ def test_a_failure_has_uvs_words_and_gives_the_lock_back(site: Site, tmp_path: P
     run = Run(site, tmp_path)
     spec = site.spec(python="/gone/python3")
     run.environments.on_environment(
-        {"t": "environment", "key": KEY, "budget": None}, json.dumps(spec.to_json()).encode()
+        {"t": "environment", "key": KEY, "budget": None, "addresses": {}, "named": False, "fetch_python": False},
+        json.dumps(spec.to_json()).encode(),
     )
     run.background.run()
     (failed,) = run.failed
@@ -240,7 +264,17 @@ def test_what_is_no_description_ends_the_link(site: Site, tmp_path: Path) -> Non
     run = Run(site, tmp_path)
     for payload in (b"x", b"[]", b"{}"):
         with pytest.raises(wire.ProtocolError):
-            run.environments.on_environment({"t": "environment", "key": KEY, "budget": None}, payload)
+            run.environments.on_environment(
+                {
+                    "t": "environment",
+                    "key": KEY,
+                    "budget": None,
+                    "addresses": {},
+                    "named": False,
+                    "fetch_python": False,
+                },
+                payload,
+            )
 
 
 def test_pythons_are_told(site: Site, tmp_path: Path) -> None:
@@ -290,3 +324,167 @@ def test_files_that_are_being_removed_are_waited_for(site: Site, tmp_path: Path)
     run.environments.tick(1e9)
     run.background.run()
     assert run.ready == 1
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """A server of wheels that this host may ask."""
+    with running_file_server() as running:
+        yield running
+
+
+def served(server: FileServer, site: Site, index: int) -> str:
+    """Take a wheel away from the host, and give it to the server; returns its address."""
+    _, data = without(site, index)
+    path = f"/{site.wheels[index].file}"
+    server.files[path] = data
+    return server.address + path
+
+
+def test_what_has_an_address_is_fetched_here(site: Site, tmp_path: Path, server: FileServer) -> None:
+    """The controller is asked for the rest alone, at the same time; and is told how much came from where."""
+    one, (sha256, data) = served(server, site, 0), without(site, 1)
+    run = Run(site, tmp_path)
+    run.want(one=one)
+    (header, wanted), *_ = run.said
+    assert (header["state"], wanted, header["fetched"]) == ("missing", [[sha256, 0]], 0)
+    run.background.take()
+    site.blobs.put(sha256, data)
+    run.environments.arrived(sha256)
+    run.background.run()
+    assert run.ready == 1
+    assert run.said[-1][0]["fetched"] == site.wheels[0].size
+    assert not run.notes
+
+
+def test_what_cannot_be_fetched_is_asked_for(site: Site, tmp_path: Path, server: FileServer) -> None:
+    """From where it stopped; the user is told why, once. A later link with the address tries it again."""
+    address = served(server, site, 0)
+    data = server.files.pop(f"/{site.wheels[0].file}")
+    sha256 = site.wheels[0].sha256
+    run = Run(site, tmp_path)
+    site.blobs.put_chunk(sha256, len(data), 0, data[:100])
+    run.want(one=address)
+    run.background.take()
+    assert run.said[-1][1] == [[sha256, 100]]
+    (note,) = run.notes
+    assert note.startswith("one-1.0-py3-none-any.whl was not fetched from 127.0.0.1:")
+    assert note.endswith(": status 404; your machine sends what is missing")
+    assert site.blobs.put_chunk(sha256, len(data), 100, data[100:])
+    run.environments.arrived(sha256)
+    run.background.run()
+    assert run.ready == 1
+
+
+def test_what_is_fetched_altered_is_asked_for(site: Site, tmp_path: Path, server: FileServer) -> None:
+    """Nothing of it is used, and its name is told."""
+    address = served(server, site, 0)
+    path, sha256 = f"/{site.wheels[0].file}", site.wheels[0].sha256
+    good = server.files[path]
+    server.files[path] = good[:-1] + bytes([good[-1] ^ 1])
+    run = Run(site, tmp_path)
+    run.want(one=address)
+    run.background.take()
+    assert run.said[-1][1] == [[sha256, 0]]
+    assert "one-1.0-py3-none-any.whl" in run.notes[0]
+    assert "does not match the lock" in run.notes[0]
+    assert not site.blobs.has(sha256)
+
+
+def test_fetching_goes_on_without_a_link(site: Site, tmp_path: Path, server: FileServer) -> None:
+    """The lock stays taken; the next link finds it under way, and is asked for the rest."""
+    one, (sha256, _) = served(server, site, 0), without(site, 1)
+    run, other = Run(site, tmp_path), Run(site, tmp_path, "r2")
+    server.hold.clear()
+    run.want(one=one)
+    run.link = None
+    run.environments.link_gone()
+    other.want()
+    assert other.states() == ["waiting"]
+    run.link = object()
+    run.want(one=one)
+    assert run.said[-1][1] == [[sha256, 0]]
+    server.hold.set()
+    run.background.take()
+    assert len(server.asked) == 1
+    assert site.blobs.has(site.wheels[0].sha256)
+
+
+def test_the_lock_is_given_back_if_only_the_controller_has_the_rest(
+    site: Site, tmp_path: Path, server: FileServer
+) -> None:
+    """When what was fetched is here, and there is no link."""
+    one, _ = served(server, site, 0), without(site, 1)
+    run, other = Run(site, tmp_path), Run(site, tmp_path, "r2")
+    server.hold.clear()
+    run.want(one=one)
+    run.link = None
+    run.environments.link_gone()
+    server.hold.set()
+    run.background.take()
+    other.want()
+    assert other.states() == ["missing"]
+    assert [sha256 for sha256, _ in other.said[-1][1]] == [site.wheels[1].sha256]
+
+
+def test_all_that_was_fetched_without_a_link_is_built(site: Site, tmp_path: Path, server: FileServer) -> None:
+    """Nobody need come back for that."""
+    one = served(server, site, 0)
+    run = Run(site, tmp_path)
+    server.hold.clear()
+    run.want(one=one)
+    run.link = None
+    run.environments.link_gone()
+    server.hold.set()
+    run.background.take()
+    run.background.run()
+    assert run.ready == 1
+
+
+def test_another_choice_ends_what_is_fetched(site: Site, tmp_path: Path, server: FileServer) -> None:
+    """It begins when the threads of the one before have let go of their files."""
+    one, other = served(server, site, 0), "c" * 64
+    run = Run(site, tmp_path)
+    server.hold.clear()
+    run.want(one=one)
+    run.want(key=other, one=one)
+    assert [header["key"] for header, _ in run.said] == [KEY]
+    server.hold.set()
+    run.background.take()
+    assert run.said[-1][0]["key"] == other
+    run.background.take()
+    run.background.run()
+    assert site.store.python(other) is not None
+    assert site.store.lock(KEY), "the lock was not given back"
+
+
+def test_while_files_are_fetched_the_controller_is_asked_for_no_more(
+    site: Site, tmp_path: Path, server: FileServer
+) -> None:
+    """However long it takes; how far it is, is told."""
+    one = served(server, site, 0)
+    run = Run(site, tmp_path)
+    server.hold.clear()
+    run.want(one=one)
+    before = len(run.said)
+    for step in range(1, 6):
+        run.environments.tick(module.time.monotonic() + step * 100)
+    assert {header["state"] for header, _ in run.said[before:]} == {"sending"}
+    assert not run.failed
+    server.hold.set()
+    run.background.take()
+    run.background.run()
+    assert run.ready == 1
+
+
+def test_a_failure_ends_what_is_fetched(site: Site, tmp_path: Path, server: FileServer) -> None:
+    """And what comes after is of no use."""
+    one, (sha256, _) = served(server, site, 0), without(site, 1)
+    run = Run(site, tmp_path)
+    server.hold.clear()
+    run.want(one=one)
+    assert run.environments.refused(sha256, OSError(errno.ENOSPC, "No space left on device", "/x"))
+    server.hold.set()
+    run.background.take()
+    assert len(run.failed) == 1
+    assert run.states() == ["missing"]

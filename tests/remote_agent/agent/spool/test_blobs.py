@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,30 @@ def test_a_blob_goes_on_after_the_disk_was_full(tmp_path, monkeypatch):
     assert store.resume(sha256) == 1000
     assert store.put_chunk(sha256, len(data), 1000, data[1000:])
     assert store.read(sha256) == data
+
+
+def test_two_stores_of_a_process_go_on_with_a_part_in_turn(tmp_path):
+    """Each leaves it before the other takes it."""
+    one, other = BlobStore(str(tmp_path / "blobs")), BlobStore(str(tmp_path / "blobs"))
+    data = bytes(range(256)) * 4
+    sha256 = hashlib.sha256(data).hexdigest()
+    for at in range(0, len(data), 256):
+        assert one.resume(sha256) == at
+        one.put_chunk(sha256, len(data), at, data[at : at + 256])
+        one.leave(sha256)
+        one, other = other, one
+    assert one.read(sha256) == data
+
+
+def test_the_part_of_a_process_that_nobody_waited_for_is_taken_up(tmp_path):
+    """It is dead, though its number is still taken."""
+    store = BlobStore(str(tmp_path / "blobs"))
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    sha256 = hashlib.sha256(b"0123456789").hexdigest()
+    (tmp_path / "blobs" / f"part.{process.pid}.{sha256}").write_bytes(b"01234")
+    assert store.resume(sha256) == 5
+    process.wait()
 
 
 def full():
