@@ -87,6 +87,7 @@ def submits() -> None:
         assert_type(session, launcher.Session)
         job = session.submit(train, Config(0.1))
         assert_type(job, launcher.Job[float])
+        assert_type(session.submit(train, Config(0.1), resources={"gpus": 1, "memory": "8GiB"}), launcher.Job[float])
         assert_type(job.result(), float)
         assert_type(job.result(timeout=3), float)
         assert_type(job.exception(), BaseException | None)

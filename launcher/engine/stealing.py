@@ -48,7 +48,7 @@ class WorkStealing:
             self._place(self.state.jobs[num], idle)
         before, self._waits_since = self._waits_since, {}
         chosen: dict[str, list[str]] = {}
-        busy = [view for view in views if view.host.name in able and view.host.jobs and view not in idle]
+        busy = [view for view in views if view.host.name in able and view.host.jobs]
         # The one whose jobs would wait longest comes first.
         for view in sorted(busy, key=lambda one: -_seconds_of_work(one.host, len(one.host.jobs))):
             if not self.state.sized and all(other.waiting >= 0 for other in idle):
@@ -68,16 +68,16 @@ class WorkStealing:
         self.asked = {num: asked for num, asked in self.asked.items() if asked[1] != host}
 
     def _is_idle(self, view: HostView) -> bool:
-        """Whether some job would start there at once. A host where jobs wait has no room, or cannot start them."""
-        host = view.host
-        has_room = view.waiting < 0 or bool(self.state.sized)
-        return host.closed is None and has_room and all(self.state.jobs[num].has_started for num in host.jobs)
+        """Whether some job would start there at once. A host where a job waits that should have room cannot start any."""
+        if view.host.closed is not None or (view.waiting >= 0 and not self.state.sized):
+            return False
+        return sum(not self.state.jobs[num].has_started for num in view.host.jobs) <= max(view.waiting, 0)
 
     @staticmethod
     def _place(job: UnfinishedJob, idle: list[HostView]) -> bool:
         """Count a job for an idle host where it would start. Returns False if there is none."""
         for view in idle:
-            if view.host.may_hold(job.needs) and view.host.name not in job.failed_on and view.has_room(job.needs):
+            if _may_take(view.host, job) and view.has_room(job.needs):
                 view.add(job.num, job.needs)
                 return True
         return False
@@ -94,7 +94,7 @@ class WorkStealing:
         beyond_slots = view.waiting - sum(asked[1] == host.name for asked in self.asked.values())
         ripe = []
         for place, job in enumerate(waiting):
-            if all(other.name in job.failed_on or not other.may_hold(job.needs) for other in idle):
+            if not any(_may_take(other, job) for other in idle):
                 continue
             since = self._waits_since[job.num] = before.get(job.num, now)
             if now >= since + _SOON or (
@@ -112,6 +112,11 @@ class WorkStealing:
         rate = host.slots / seconds
         idle_rate = sum(other.slots / max(other.job_seconds or seconds, 0.001) for other in idle)
         return int(jobs * idle_rate / (idle_rate + rate))
+
+
+def _may_take(host: HostState, job: UnfinishedJob) -> bool:
+    """Whether a job that waits on another host could run on this one."""
+    return host.name not in (job.host, *job.failed_on) and host.may_hold(job.needs)
 
 
 def _seconds_of_work(host: HostState, jobs: int) -> float:

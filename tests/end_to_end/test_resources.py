@@ -98,6 +98,17 @@ def test_a_job_may_say_what_it_needs_itself(task: Any, tmp_path: Path) -> None:
         assert affinity is None or len(affinity) == cpus
 
 
+def test_jobs_that_share_processes_have_their_own_sizes(task: Any, tmp_path: Path) -> None:
+    """A process takes only jobs with as many threads as its first one, and runs each on that job's CPUs."""
+    usable = os.cpu_count() if not hasattr(os, "sched_getaffinity") else len(os.sched_getaffinity(0))
+    sizes = [1, usable, 1, usable, usable, 1]
+    with _opened(tmp_path, resources={"cpus": 1}, isolation="reuse") as session:
+        values = [session.submit(task, {}, resources={"cpus": one}).result() for one in sizes]
+    for (affinity, variables), cpus in zip(values, sizes, strict=True):
+        assert variables[:2] == [str(cpus)] * 2
+        assert affinity is None or len(affinity) == cpus
+
+
 def test_a_job_with_a_size_in_a_run_without_one(task: Any, tmp_path: Path) -> None:
     """The others have what they have without it."""
     with _opened(tmp_path) as session:

@@ -49,16 +49,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: submitted when, runs how long, and how each attempt ends (kinds of error; empty: it completes)."""
+    """A job: submitted when, runs how long, how each attempt ends (kinds of error; empty: it completes), and how many GPUs it asks for (0: it
+    does not say it, and takes one).
+    """
 
     at: float
     seconds: float
     ends: tuple[str, ...] = ()
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
 class History:
-    """Hosts (slots of each), jobs, policies and steps."""
+    """Hosts (slots of each, which are its GPUs), jobs, policies and steps."""
 
     seed: int
     slots: tuple[int, ...]
@@ -124,6 +127,8 @@ def generate(seed: int) -> History:
     )
     slots = tuple(rng.randint(1, 3) for _ in range(hosts))
     slowness = tuple(rng.choice((1.0, 1.0, 4.0, 10.0)) for _ in range(hosts))
+    if rng.random() < 0.4:
+        jobs = tuple(replace(job, gpus=rng.choice((0, 1, 1, 2, 3))) for job in jobs)
     return History(seed, slots, jobs, policies, steps, absent, slowness)
 
 
@@ -159,6 +164,8 @@ def _smaller(history: History) -> Iterator[History]:
     for index, job in enumerate(jobs):
         if job.ends:
             yield replace(history, jobs=(*jobs[:index], replace(job, ends=()), *jobs[index + 1 :]))
+        if job.gpus:
+            yield replace(history, jobs=(*jobs[:index], replace(job, gpus=0), *jobs[index + 1 :]))
     for name in ("retries", "max_failures"):
         if name in history.policies:
             yield replace(history, policies={key: value for key, value in history.policies.items() if key != name})

@@ -10,6 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from remote_agent.agent.gpus import Gpus
+from remote_agent.protocol.resources import Resources, Room
+from remote_agent.shared.room import Admission, SizedQueue
+
 if TYPE_CHECKING:
     from tests.simulation.world import Connection, World
 
@@ -37,6 +41,7 @@ class Record:
 
     attempt: str
     accepted_in: str
+    needs: Resources | None = None
     claimed_in: str = ""
     cancel: str = ""
     final: dict[str, Any] | None = None
@@ -58,6 +63,7 @@ class Process:
 
     attempt: str
     ends: str
+    gpus: list[str]
     term: bool = False
     done: bool = False
 
@@ -87,6 +93,11 @@ class ModelHost:
 
     def __post_init__(self) -> None:
         self.name = f"h{self.index}"
+        self.room = Room(Resources(self.slots, 0, 0), Resources(1, 0, 0), 0)
+        #: What its agent counts: who has room, which GPUs are free, and what each attempt takes.
+        self.admission = Admission(self.room.amounts)
+        self.gpus = Gpus([])
+        self.taken: dict[str, tuple[tuple[int, ...], int]] = {}
 
     @property
     def boot_id(self) -> str:
@@ -100,6 +111,12 @@ class ModelHost:
         self.has_agent = True
         self.agents += 1
         self.is_prepared = False
+        self.admission, self.taken = Admission(self.room.amounts), {}
+        self.gpus = Gpus([f"{self.name}-{number}" for number in range(self.slots)])
+        for process in self.processes.values():
+            self.gpus.hold(process.gpus)
+            need = self.room.need(self.spool[process.attempt].needs)
+            self.taken[process.attempt] = need, self.admission.take(need)
         for record in self.spool.values():
             record.is_held = record.state == "queued"
             record.is_stale = not self.world.is_wanted(self, record.attempt)
@@ -171,14 +188,14 @@ class ModelHost:
         self.link = link
         if not self.is_prepared:
             self.world.after(_PREPARE, self._prepared, self.agents)
-        return {"slots": self.slots, "boot_id": self.boot_id, "attempts": {k: v.state for k, v in self.spool.items()}}
+        states = {name: record.state for name, record in self.spool.items()}
+        return {"slots": self.slots, "boot_id": self.boot_id, "attempts": states, "room": self.room.to_json()}
 
-    @property
-    def is_idle(self) -> bool:
-        """A job that is sent to it now would start."""
-        running = sum(1 for process in self.processes.values() if not process.done)
+    def has_room(self, needs: Resources | None) -> bool:
+        """Whether such a job would start if it were sent to it now."""
         is_able = self.has_agent and self.is_prepared and not self.is_full
-        return is_able and running < self.slots and not any(one.state == "queued" for one in self.spool.values())
+        is_able = is_able and not any(one.is_held for one in self.spool.values())
+        return is_able and self.admission.fits(self.room.need(needs))
 
     def _prepared(self, agent: int) -> None:
         if agent == self.agents and self.has_agent:
@@ -217,7 +234,10 @@ class ModelHost:
         if self.is_full:
             self.say("dropped", {"attempt": attempt, "asked": False})
             return
-        self.spool[attempt] = Record(attempt, self.boot_id)
+        needs = Resources.from_json(content["needs"]) if content["needs"] is not None else None
+        self.spool[attempt] = Record(attempt, self.boot_id, needs)
+        if self.room.lacks(needs):
+            raise Violation("size", f"{attempt} is sent to {self.name}: {self.room.lacks(needs)}")
 
     def _on_cancel(self, content: dict[str, Any]) -> None:
         chosen = list(self.spool) if content["attempts"] is None else content["attempts"]
@@ -269,15 +289,13 @@ class ModelHost:
         """Start what may start."""
         if not self.has_agent or not self.is_prepared or self.is_full:
             return
-        free = self.slots - sum(1 for process in self.processes.values() if not process.done)
-        if free < 0:
-            raise Violation("slots", f"{self.name} runs {-free} jobs more than it has slots")
-        for record in list(self.spool.values()):
-            if free == 0:
-                return
+        waiting: SizedQueue[str, Resources | None] = SizedQueue()
+        for record in self.spool.values():
             if record.state == "queued" and not record.is_held:
-                self._start(record)
-                free -= 1
+                waiting.append(record.attempt, record.needs)
+        for attempt, passed in self.admission.choose(waiting, self.room.need):
+            self.taken[attempt] = self.room.need(self.spool[attempt].needs), passed
+            self._start(self.spool[attempt])
 
     def _start(self, record: Record) -> None:
         if record.is_stale:
@@ -285,7 +303,14 @@ class ModelHost:
         record.claimed_in = self.boot_id
         seconds, ends = self.world.started(self, record.attempt)
         seconds *= self.slowness
-        process = self.processes[record.attempt] = Process(record.attempt, ends)
+        gpus = self.gpus.take(self.room.need(record.needs)[0]) or []
+        process = Process(record.attempt, ends, gpus)
+        others = {gpu for other in self.processes.values() for gpu in other.gpus if not other.done}
+        if len(gpus) < self.room.need(record.needs)[0] or others & set(gpus):
+            raise Violation(
+                "one job for each GPU", f"{record.attempt} gets {gpus} of {self.name}, and others have {others}"
+            )
+        self.processes[record.attempt] = process
         self.say("started", {"attempt": record.attempt})
         self.world.after(seconds, self.ended, process)
 
@@ -301,10 +326,17 @@ class ModelHost:
 
     def _reap(self, record: Record, process: Process) -> None:
         del self.processes[record.attempt]
+        self._release(process)
         kind = process.ends
         if process.term:
             kind = record.cancel
         self._finish(record, kind)
+
+    def _release(self, process: Process) -> None:
+        taken = self.taken.pop(process.attempt, None)
+        if taken is not None:
+            self.admission.release(*taken)
+            self.gpus.release(process.gpus)
 
     def _finish(self, record: Record, kind: str) -> None:
         """The attempt has its result, in the spool; then it is said."""

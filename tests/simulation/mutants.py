@@ -12,7 +12,10 @@ from launcher.agents import facts
 from launcher.engine.decider import Decider
 from launcher.engine.scheduler import Scheduler
 from launcher.engine.state import UnfinishedJob
+from remote_agent.agent.gpus import Gpus
 from remote_agent.job import JobError
+from remote_agent.protocol.resources import Resources
+from remote_agent.shared.room import Admission
 from tests.simulation.history import History, Job, Step
 from tests.simulation.model_host import ModelHost, Record
 
@@ -179,7 +182,7 @@ class StartsWhatItKnows(ModelHost):
         known = self.spool.pop(content["attempt_id"], None)
         super()._on_job(content)
         if known is not None and known.final is None and known.state == "running":
-            self.processes.pop(known.attempt, None)
+            self._release(self.processes.pop(known.attempt))
 
 
 class DoesNotHold(ModelHost):
@@ -212,6 +215,24 @@ class Oversubscribes(ModelHost):
                 if other.state == "queued" and not other.is_held:
                     super()._start(other)
                     return
+
+
+class ForgetsSizes(Scheduler):
+    """Takes every job for one that is like the others."""
+
+    def submit(
+        self, at: float, num: int, overrides: tuple[str, ...] = (), needs: Resources | None = None
+    ) -> list[events.Event]:
+        return super().submit(at, num, overrides)
+
+
+class ForgetsWhatRuns(ModelHost):
+    """Begins with all of the host for each agent, though jobs of the last one still run."""
+
+    def start_agent(self) -> None:
+        super().start_agent()
+        self.admission = Admission(self.room.amounts)
+        self.gpus = Gpus([f"{self.name}-{number}" for number in range(self.slots)])
 
 
 class GivesBackWhatRuns(ModelHost):
@@ -330,9 +351,16 @@ CAUGHT: list[tuple[str, type, str, History]] = [
     (
         "make_host",
         Oversubscribes,
-        "slots",
+        "one job for each GPU",
         _history(27, (1,), (30.0,) * 5, Step(2.5, "detach"), Step(5.0, "kill_agent")),
     ),
+    (
+        "make_host",
+        ForgetsWhatRuns,
+        "one job for each GPU",
+        _history(27, (1,), (30.0,) * 5, Step(2.5, "detach"), Step(5.0, "kill_agent")),
+    ),
+    ("make_scheduler", ForgetsSizes, "size", History(1, (1, 2), (Job(0.0, 5.0, gpus=2), Job(0.0, 5.0, gpus=2)))),
     (
         "make_host",
         SaysBeforeSpool,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from launcher import events
+from launcher.engine.placing import HostView, Placing
+from remote_agent.shared.room import Admission
 from tests.simulation.history import History, Job, Step, generate, shrink
 from tests.simulation.model_host import Violation
 from tests.simulation.mutants import CAUGHT, GivesUpAtOnce
@@ -92,6 +96,38 @@ def test_jobs_of_a_slow_host_end_on_a_fast_one():
         started = Counter(attempt.partition(".")[0] for attempt in world.starts)
         assert set(started.values()) == {1}
         assert world.now < 1.1 * 200 * 5.0 / (1 + 1 / 4) + 60 * bool(told)
+
+
+def _passed_by(world: World, large: int) -> int:
+    """How many jobs that were submitted later have started before this one."""
+    order = [int(attempt.partition(".")[0]) for attempt in world.starts]
+    before = order[: order.index(large)] if large in order else order
+    return sum(num > large for num in before)
+
+
+@pytest.mark.parametrize(("slots", "slowness"), [((3,), ()), ((3, 1), ()), ((3, 3), (1.0, 4.0))])
+def test_a_large_job_is_not_held_up_by_small_ones(slots, slowness, monkeypatch):
+    """A stream of small ones goes on for long, and never leaves three GPUs free by itself. Without the rule of `Admission` they all come first."""
+    small = [Job(0.1 * num, 5.0 + num % 3) for num in range(100)]
+    large = 5
+    jobs = (*small[:large], Job(0.1 * large, 5.0, gpus=3), *small[large:])
+    history = History(1, slots, jobs, slowness=slowness)
+    world = World(history).run()
+    assert {event.status for event in world.disk.happened if isinstance(event, events.JobReturned)} == {"COMPLETED"}
+    assert _passed_by(world, large) <= 2 * sum(slots)
+    monkeypatch.setattr(Admission, "fits", Admission._has_free)
+    monkeypatch.setattr(Admission, "wait", lambda self, first: None)
+    monkeypatch.setattr(Placing, "_next", _next_of_any_size)
+    world = World(history)
+    with contextlib.suppress(Violation):  # in the end there is room, and nobody gives it to the large one
+        world.run()
+    assert _passed_by(world, large) > 40
+
+
+def _next_of_any_size(self: Placing, view: HostView, views: list[HostView]) -> int | None:
+    """The first job that has room, whatever waits before it."""
+    sizes = [needs for needs in self._state.pending.sizes() if view.has_room(needs)]
+    return next((num for needs in sizes if (num := self._first(needs, view.host)) is not None), None)
 
 
 @pytest.mark.parametrize(

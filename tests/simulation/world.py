@@ -23,6 +23,7 @@ from launcher.errors import HostUnreachable, JournalError
 from launcher.runs.journal import Returned
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.resources import Resources, Room
 from remote_agent.protocol.result_parts import NO_PARTS
 from tests.simulation.history import History, Step
 from tests.simulation.journal import Disk, Killed, SimJournal, through_json
@@ -157,6 +158,7 @@ class SimSession:
                     dict(content["attempts"]),
                     (),
                     takes_back=True,
+                    room=Room.from_json(content["room"]),
                 )
             )
         elif name == "zygote":
@@ -325,7 +327,7 @@ class Controller:
         if self.scheduler.hosts[host].phase is not HostPhase.READY:
             return
         for num in sorted(self.scheduler.hosts[host].jobs):
-            spec = job_spec(num, attempt=self.scheduler.jobs[num].attempt)
+            spec = self.world.spec(num)._replace(attempt=self.scheduler.jobs[num].attempt)
             if num in self.world.disk.jobs and spec.attempt_id in self.world.assigned:
                 self.sessions[host].send_job(spec, f"payload {num}".encode())
 
@@ -455,7 +457,7 @@ class World:
         is_deciding = controller is not None and not controller.is_dead and controller.is_deciding
         reached = [host for host in self.hosts if is_deciding and controller.reaches(host)]
         for host in self.hosts:
-            if host in reached and host.is_idle and self._waits_for(host, reached):
+            if host in reached and self._waits_for(host, reached):
                 since = self._idle_since.setdefault(host.name, self.now)
                 if self.now == since:
                     self.after(_IDLE + 0.001, self._nothing)
@@ -476,7 +478,9 @@ class World:
             if record.state == "queued" and scheduler.current(*map(int, record.attempt.split(".")), host.name)
         }
         waiting = [scheduler.jobs[num] for num in queued | set(scheduler.pending)]
-        return any(not job.is_cancelled and idle.name not in job.failed_on for job in waiting)
+        return any(
+            not job.is_cancelled and idle.name not in job.failed_on and idle.has_room(job.needs) for job in waiting
+        )
 
     def _nothing(self) -> None:
         """Let a moment pass at which the promises are held against the state."""
@@ -513,10 +517,14 @@ class World:
     def _submit(self, num: int) -> None:
         if self.controller is None or self.controller.is_dead:
             return
-        spec = job_spec(num)
         self.controller.put(
-            requests.Submit((QueuedJob(num, (f"x={num}",), Path(str(num)), f"payload {num}".encode(), spec),))
+            requests.Submit((QueuedJob(num, (f"x={num}",), Path(str(num)), f"payload {num}".encode(), self.spec(num)),))
         )
+
+    def spec(self, num: int) -> JobSpec:
+        """That of a job, before its first attempt."""
+        gpus = self.history.jobs[num].gpus
+        return job_spec(num, needs=Resources(gpus, 0, 0) if gpus else None)
 
     def _written(self, write: int, when: str) -> None:
         if self._kills.get(write) == when:

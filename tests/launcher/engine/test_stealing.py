@@ -6,6 +6,7 @@ import pytest
 
 from launcher import events
 from launcher.engine.scheduler import Policies, Scheduler
+from remote_agent.protocol.resources import Resources, Room
 from tests.launcher.engine.schedulers import assigned, end, ready, returned, submit
 
 
@@ -144,3 +145,48 @@ def test_an_attempt_that_never_started_is_no_try():
     end(run.scheduler, "slow", 0)
     assert assigned(run.scheduler.plan(0.0, 0.0)) == [(1, 3, "slow")]
     assert returned(end(run.scheduler, "slow", 1, 3, "exception")) == [(1, "FAILED", "exception")]
+
+
+class TestSizes:
+    """Hosts and jobs of several sizes."""
+
+    @staticmethod
+    def _run(hosts: dict[str, int], jobs: dict[int, tuple[str, int]], started: tuple[int, ...]) -> Scheduler:
+        """Hosts with CPUs, and what they have: job -> (host, the CPUs that it needs)."""
+        scheduler = Scheduler(list(hosts))
+        for name, cpus in hosts.items():
+            room = Room(Resources(0, cpus, 0), Resources(0, 1, 0), 0)
+            scheduler.observe_ready(0.0, name, cpus, "3.11", (), "boot", room)
+        for num, (host, cpus) in jobs.items():
+            scheduler.submit(0.0, num, (), Resources(0, cpus, 0))
+            scheduler._all(events.JobAssigned(0.0, num, 1, host))
+        for num in started:
+            scheduler.observe_started(0.0, jobs[num][0], num, 1, 0, 0.0)
+        return scheduler
+
+    def test_only_what_the_idle_host_can_run_is_taken_back(self):
+        """By what it has free, and not by a number of jobs."""
+        jobs = {0: ("busy", 8), 1: ("busy", 4), 2: ("busy", 2), 3: ("busy", 2), 4: ("busy", 1)}
+        scheduler = self._run({"busy": 8, "idle": 3}, jobs, (0,))
+        assert scheduler.take_back(0.0, {"busy", "idle"}, {"busy"}) == {"busy": ["4.1", "3.1"]}
+        assert scheduler.take_back(0.0, {"busy", "idle"}, {"busy"}) == {}
+
+    def test_nothing_is_taken_back_for_a_host_that_is_too_small(self):
+        """However long it waits."""
+        scheduler = self._run({"busy": 8, "idle": 3}, {0: ("busy", 8), 1: ("busy", 4)}, (0,))
+        assert scheduler.take_back(100.0, {"busy", "idle"}, {"busy"}) == {}
+        assert scheduler.deadline() is None
+
+    def test_a_host_where_a_large_job_waits_gets_what_has_room_beside_it(self):
+        """It is idle for that, as far as the large one is not held up."""
+        jobs = {0: ("busy", 2), 1: ("idle", 6), 2: ("idle", 4), 3: ("busy", 2), 4: ("busy", 2)}
+        scheduler = self._run({"busy": 2, "idle": 8}, jobs, (0, 1))
+        assert scheduler.take_back(0.0, {"busy", "idle"}, {"busy"}) == {"busy": ["4.1"]}
+
+    def test_a_host_that_has_not_started_what_it_has_room_for_gets_nothing(self):
+        """It may be about to, or cannot."""
+        jobs = {0: ("busy", 8), 1: ("busy", 1), 2: ("idle", 1)}
+        scheduler = self._run({"busy": 8, "idle": 8}, jobs, (0,))
+        assert scheduler.take_back(0.0, {"busy", "idle"}, {"busy"}) == {}
+        scheduler.observe_started(0.0, "idle", 2, 1, 0, 0.0)
+        assert scheduler.take_back(0.0, {"busy", "idle"}, {"busy"}) == {"busy": ["1.1"]}
