@@ -20,10 +20,11 @@ from pathlib import Path
 
 from benchmarks import loopback, suites
 from benchmarks.environments import environments
+from benchmarks.gpus import gpus
 from benchmarks.measure import compile_all
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "environments": environments}
+SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus}
 
 
 def main() -> None:

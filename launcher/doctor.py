@@ -29,6 +29,7 @@ from launcher.transports.ssh import config
 from launcher.util.quantities import size
 
 if TYPE_CHECKING:
+    from launcher.agents.gpus import GpuList, HostGpu
     from launcher.environments.lock import Lock
     from remote_agent.job import JobReturn
 
@@ -91,6 +92,7 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
             bundle = "was sent now" if talk.has_sent_bundle else "was there already"
             left: list[Any] = talk.survey()
             waiting = [item for item in left if isinstance(item, dict) and item.get("kind") == "warm"]
+            gpus = talk.gpus(spec.gpus)
             packages, planned = _packages_step(talk, spec, options, lock) if lock is not None else (None, False)
     except HostError as error:
         failed = _WAY.get(error.phase, "agent")
@@ -104,7 +106,10 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
         yield packages
         if packages.outcome is StepOutcome.FAILED:
             return
-    yield from _run_probe(spec, options, bundle, lock if planned else None)
+    if gpus.why:
+        yield Step("GPUs", StepOutcome.FAILED, gpus.why, "correct `gpus` of this host in the hosts file")
+        return
+    yield from _run_probe(spec, options, bundle, lock if planned else None, gpus)
     if waiting:
         yield _ok(
             "warm starts",
@@ -169,7 +174,7 @@ def _number(host: str, found: Mapping[str, Any], name: str) -> int:
     return number
 
 
-def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | None) -> Iterator[Step]:
+def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | None, gpus: GpuList) -> Iterator[Step]:
     """Run one job that reports what it finds on the host; yield the steps from the agent's welcome on.
 
     Args:
@@ -180,7 +185,8 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | No
         alone = dataclasses.replace(
             options, hosts=(), hosts_file=None, environment=None, extras=(), groups=(), warm=0.0
         )
-        bare = dataclasses.replace(spec, environment=None, extras=())
+        # Without a GPU, because others may have them all.
+        bare = dataclasses.replace(spec, environment=None, extras=(), gpus=0)
         setup = ProbeSetup.make(
             "RUN", None, [{}], hosts=[bare], callbacks=(), folder=folder, options=alone, results="safe",
             outputs=False, timeout=_TIMEOUT, on_host_loss="fail", host_loss_timeout=_TIMEOUT,
@@ -197,9 +203,7 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | No
             found = _answer(returned)
         finally:
             run_index.remove(setup.run_id)
-    yield from _agent_steps(
-        seen, bundle, is_local=spec.is_local, told=returned.error.message if returned.error else None
-    )
+    yield from _agent_steps(seen, bundle, spec, gpus, told=returned.error.message if returned.error else None)
     if found is not None:
         yield from _environment_steps(found, began, ended)
     elif returned.error is None:
@@ -229,19 +233,25 @@ def _answer(returned: JobReturn) -> dict[str, Any] | None:
         return None
 
 
-def _agent_steps(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | None) -> Iterator[Step]:
+def _agent_steps(
+    seen: list[events.Event], bundle: str, spec: HostSpec, gpus: GpuList, *, told: str | None
+) -> Iterator[Step]:
     """What the run said about the host, without what the job's error says."""
     ready = [event for event in seen if isinstance(event, events.HostReady)]
     if ready:
-        gpus = f", GPUs {', '.join(ready[0].gpus)}" if ready[0].gpus else ", no GPU"
         yield _ok("agent", f"Python {ready[0].python}; its code {bundle}; the cache and state folders can be written")
-        yield _ok("slots", f"{ready[0].slots}{gpus}")
+        chosen = [gpu for gpu in gpus.gpus if gpu.is_chosen]
+        most = min(spec.gpus, len(chosen)) if isinstance(spec.gpus, int) else len(chosen)
+        # The check had no GPU. A run has as many slots as GPUs, if nobody says their number.
+        slots = ready[0].slots if spec.slots is not None else max(most, 1)
+        yield _ok("slots", f"{slots}, GPUs {', '.join(gpu.uuid for gpu in chosen)}" if most else f"{slots}, no GPU")
+        yield from _gpu_steps(gpus)
     said = [event for event in seen if isinstance(event, (events.Warned, events.Note))]
     logout = [event.message for event in said if isinstance(event, events.Note) and event.topic == "logout"]
     rest = [
         event.message for event in said if event.message not in logout and (told is None or told not in event.message)
     ]
-    if ready and not is_local:
+    if ready and not spec.is_local:
         yield Step(
             "logout",
             StepOutcome.WARNING if logout else StepOutcome.OK,
@@ -251,6 +261,30 @@ def _agent_steps(seen: list[events.Event], bundle: str, *, is_local: bool, told:
     for event in seen:
         if isinstance(event, events.HostUnusable):
             yield Step("environment" if ready else "agent", StepOutcome.FAILED, event.why, event.next_step)
+
+
+def _gpu_steps(found: GpuList) -> Iterator[Step]:
+    """Who has the GPUs now that a run would ask for."""
+    chosen = [gpu for gpu in found.gpus if gpu.is_chosen]
+    if not chosen:
+        return
+    taken = [f"{gpu.uuid} {_taken(gpu)}" for gpu in chosen if gpu.holder is not None or gpu.others]
+    detail = f"{len(chosen) - len(taken)} of {len(chosen)} are free"
+    partly = f"; its GPUs can be read in part only: {found.error}" if found.error else ""
+    yield Step(
+        "GPUs",
+        StepOutcome.WARNING if found.error or len(taken) == len(chosen) else StepOutcome.OK,
+        "; ".join([detail, *taken]) + partly,
+        "jobs wait until a GPU is free; `launcher gpus` shows for whom" if len(taken) == len(chosen) else "",
+    )
+
+
+def _taken(gpu: HostGpu) -> str:
+    if gpu.holder is None:
+        return f"is used by {', '.join(sorted({one.user for one in gpu.others}))}, and not leased"
+    if gpu.holder.run:
+        return f"is leased to run {gpu.holder.run} of {gpu.holder.user}"
+    return f"is taken by {gpu.holder.user}, and not for a run"
 
 
 def _environment_steps(found: dict[str, Any], began: float, ended: float) -> Iterator[Step]:

@@ -44,6 +44,7 @@ CAPS: dict[str, Cap] = {
     "welcome_frames": Cap(10_000, "frames of a welcome", "given up"),
     "slots": Cap(10_000, "slots", "given up"),
     "gpus": Cap(1024, "GPUs", "cut"),
+    "gpu_processes": Cap(100, "processes of a GPU", "cut"),
     "name": Cap(200, "characters of a name or version", "cut"),
     "text": Cap(1 << 14, "characters of a note, or of a hook's message and traceback", "cut"),
     "reason": Cap(1000, "characters of a reason", "cut"),

@@ -53,6 +53,7 @@ TESTED_IN = {
     "launcher/cli/commands/demo.py": "launcher/demo/test_demo.py",
     "launcher/cli/commands/doctor.py": "launcher/test_doctor.py",
     "launcher/cli/commands/environments.py": "end_to_end/test_environment_commands.py",
+    "launcher/cli/commands/gpus.py": "launcher/cli/test_gpus.py",
     "launcher/cli/commands/logs.py": "launcher/cli/test_commands.py",
     "launcher/cli/commands/prepare.py": "end_to_end/test_environment_commands.py",
     "launcher/cli/commands/reproduce.py": "hydra/test_reproduce.py",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from launcher.agents.gpus import GpuList, read_gpus
 from launcher.bootstrap.bundle import build_bundle
 from launcher.bootstrap.start import NoAgent, open_agent
 from launcher.errors import AgentError, ConnectionLost
@@ -127,6 +128,18 @@ class AgentQuery:
         """Return the environments there; see `remote_agent.agent.environments.inventory`."""
         self._send({"t": "list_environments"})
         return self._parts("environments_listed")
+
+    def gpus(self, wish: Any) -> GpuList:
+        """Return the GPUs there. `wish`: those that a run would ask for, as `HostSpec.gpus`."""
+        self._send({"t": "list_gpus", "gpus": list(wish) if isinstance(wish, tuple) else wish})
+        items: list[Any] = []
+        while True:
+            frame = self._next()
+            header = frame.header
+            if header["t"] == "gpus_listed":
+                items += self._json(frame, list)
+                if not header["more"]:
+                    return read_gpus(clean_all(header), items)
 
     def facts(self, python: str | None) -> HostFacts:
         """Return what wheels for the host depend on; `python`: the only Python that counts.

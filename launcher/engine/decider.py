@@ -39,7 +39,9 @@ _MAX_TOLD = 20
 #: How many files below one folder are reported one by one if the same is true of them.
 _MAX_ALIKE = 3
 _PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
-_SIZE_STEP = "ask for less in `resources`, or correct what the hosts file says that the host has"
+_SIZE_STEP = (
+    "ask for less in `resources`, or correct what the hosts file says that the host has; `launcher gpus` lists its GPUs"
+)
 #: Type of the error -> what a host lacks for jobs of any application, with the next step.
 _HOST_LACKS = {
     SETUP_FAILED: "correct the line in `setup`, or add `|| true` if it may fail; it runs in `bash -l`, without a terminal",

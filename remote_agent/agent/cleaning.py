@@ -8,6 +8,7 @@ holds results that no controller has collected (unless `force` is given).
     list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.inventory`
     ask_pythons -> pythons                       payload: HostFacts
     compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
+    list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.gpu_listing`
 """
 
 import json
@@ -18,11 +19,14 @@ from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple
 from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
+from remote_agent.agent.gpu_listing import list_gpus
 from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.protocol.messages import GpusListed
 from remote_agent.shared.disk import remove_tree, usage_of
+from remote_agent.system.gpu_lease import covers_host
 from remote_agent.system.host import boot_id, roots, runtime_folder_of
 from remote_agent.system.private_files import make_private_folder
 from remote_agent.system.processes import memory_of
@@ -30,9 +34,10 @@ from remote_agent.system.warm_store import WarmStore
 
 __all__ = ["Cleaning", "serve_cleaning"]
 
-#: Items in one answer; and environments, each of which may name hundreds of packages.
+#: Items in one answer; environments, each of which may name hundreds of packages; and GPUs, each of which may name a hundred processes.
 _PART = 2000
 _ENVIRONMENTS = 10
+_GPUS = 20
 
 
 class Cleaning:
@@ -256,6 +261,8 @@ def serve_cleaning(workdir: Optional[str]) -> int:
                 _write_parts("surveyed", cleaning.items(), _PART)
             elif header["t"] == "list_environments":
                 _write_parts("environments_listed", cleaning.environments(), _ENVIRONMENTS)
+            elif header["t"] == "list_gpus":
+                _write_gpus(header["gpus"])
             elif header["t"] == "ask_pythons":
                 _write(wire.encode({"t": "pythons"}, json.dumps(cleaning.facts(header["python"])).encode("utf-8")))
             elif header["t"] == "compare_environment":
@@ -274,6 +281,23 @@ def _write_parts(name: Literal["surveyed", "environments_listed"], items: List[A
             _write(wire.encode({"t": "surveyed", "more": bool(items)}, payload))
         else:
             _write(wire.encode({"t": "environments_listed", "more": bool(items)}, payload))
+        if not items:
+            return
+
+
+def _write_gpus(wish: Any) -> None:
+    found, why, items = list_gpus(wish)
+    while True:
+        part, items = items[:_GPUS], items[_GPUS:]
+        header: GpusListed = {
+            "t": "gpus_listed",
+            "source": found.source,
+            "error": found.error,
+            "why": why,
+            "covers_host": covers_host(),
+            "more": bool(items),
+        }
+        _write(wire.encode(header, json.dumps(part).encode("utf-8")))
         if not items:
             return
 

@@ -17,7 +17,7 @@ from remote_agent.system.background import BackgroundThread
 from remote_agent.system.gpu_lease import Holder, Lease, process_name, user_of, user_of_process
 from remote_agent.system.gpus import Gpu, Survey
 
-__all__ = ["GpuPool"]
+__all__ = ["GpuPool", "choose"]
 
 #: More descriptors than these need do not fit into one message to a zygote.
 _MOST_PER_JOB = 120
@@ -94,23 +94,12 @@ class GpuPool:
         Raises:
             wire.ProtocolError: code `field`: it makes no sense.
         """
-        if not _makes_sense(wish):
-            raise wire.ProtocolError("field", "hello: gpus are {!r}".format(wish)[:200])
         self.are_hidden = wish in (0, [])
-        if self.are_hidden:
-            return ""
-        found = gpus.survey()
-        there = [gpu.uuid for gpu in found.gpus if gpu.uuid]
-        chosen, why = there, ""
-        if isinstance(wish, list):
-            chosen, why = _resolve(wish, found)
-        elif isinstance(wish, int) and wish > len(there):
-            why = "{} of its GPUs are asked for".format(wish)
-        elif wish == _FREE and not there:
-            why = "free GPUs are asked for"
+        found = Survey([], "", "") if self.are_hidden else gpus.survey()
+        chosen, why = choose(wish, found)
         if why:
-            return "{}, and it has {}".format(why, _described(found))
-        if found.error and there:
+            return why
+        if found.error and found.gpus:
             self._note("its GPUs can be read in part only: {}".format(found.error))
         self.uuids = chosen
         self._most = wish if isinstance(wish, int) else len(chosen)
@@ -344,6 +333,26 @@ def _holder_text(holder: Holder) -> str:
 
 
 # -- what is asked for -----------------------------------------------------------------------------------------------
+
+
+def choose(wish: Any, found: Survey) -> Tuple[List[str], str]:
+    """Return the UUIDs of the GPUs that jobs may get, see `GpuPool.choose`; and why there are not enough, or empty.
+
+    Raises:
+        wire.ProtocolError: code `field`: it makes no sense.
+    """
+    if not _makes_sense(wish):
+        raise wire.ProtocolError("field", "gpus are {!r}".format(wish)[:200])
+    chosen, why = [gpu.uuid for gpu in found.gpus if gpu.uuid], ""
+    if wish == 0:
+        chosen = []
+    elif isinstance(wish, list):
+        chosen, why = _resolve(wish, found)
+    elif isinstance(wish, int) and wish > len(chosen):
+        why = "{} of its GPUs are asked for".format(wish)
+    elif wish == _FREE and not chosen:
+        why = "free GPUs are asked for"
+    return ([], "{}, and it has {}".format(why, _described(found))) if why else (chosen, "")
 
 
 def _makes_sense(wish: Any) -> bool:

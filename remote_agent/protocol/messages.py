@@ -163,6 +163,13 @@ class ListEnvironments(TypedDict):
     t: Literal["list_environments"]
 
 
+class ListGpus(TypedDict):
+    """A request for a list of the host's GPUs. `gpus`: those that a run asks for, as in `hello`."""
+
+    t: Literal["list_gpus"]
+    gpus: Union[List[Any], int, str, None]
+
+
 class CompareEnvironment(TypedDict):
     """What of an environment is there; the payload is an EnvironmentSpec."""
 
@@ -362,6 +369,21 @@ class EnvironmentsListed(TypedDict):
     more: bool
 
 
+class GpusListed(TypedDict):
+    """The answer to `list_gpus`; the payload is a JSON list.
+
+    `source`: what told them. `error`: what could not be read. `why`: why a run could not have those that it asks for. `covers_host`: leases hold on
+    the whole host.
+    """
+
+    t: Literal["gpus_listed"]
+    source: str
+    error: str
+    why: str
+    covers_host: bool
+    more: bool
+
+
 class EnvironmentCompared(TypedDict):
     """The answer to `compare_environment`; the payload is a JSON object."""
 
@@ -555,6 +577,7 @@ FromController = Union[
     Look,
     Survey,
     ListEnvironments,
+    ListGpus,
     CompareEnvironment,
     Remove,
     Ping,
@@ -575,6 +598,7 @@ FromAgent = Union[
     Output,
     Surveyed,
     EnvironmentsListed,
+    GpusListed,
     EnvironmentCompared,
     Removed,
     Looked,
@@ -621,6 +645,8 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list},
     "surveyed": {"more": False},
     "environments_listed": {"more": False},
+    "list_gpus": {"gpus": None},
+    "gpus_listed": {"more": False},
     "looked": {"more": False},
     "ready": {"why": "", "notes": list, "imported": None},
     "fork": {"leases": 0},

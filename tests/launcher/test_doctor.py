@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -20,7 +21,10 @@ from launcher.doctor import Step, StepOutcome, examine
 from launcher.inventory import HostSpec, parse_host
 from launcher.options import LaunchConf
 from launcher.runs import index
+from remote_agent.system import gpu_lease
 from tests.controllers import wait_agents_ended
+from tests.gpus import FalseGpus
+from tests.requirements import READS_PROC
 
 WAY = ["ssh configuration", "way", "connection", "host key", "login"]
 
@@ -90,6 +94,37 @@ def test_gpus_are_found_and_named(server: DemoServer) -> None:
     (server.home / "python").chmod(0o700)
     steps = steps_of(spec_of(server, python="~/python"))
     assert steps["slots"].detail == "2, GPUs GPU-aaaa, GPU-bbbb"
+
+
+@pytest.mark.slow
+@READS_PROC
+def test_gpus_that_others_have_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all are taken, jobs wait. The check itself needs none."""
+    driver = FalseGpus.make(tmp_path / "driver", monkeypatch, 2)
+    first, second = driver.names
+    lease = gpu_lease.take(first, "r1")
+    assert lease is not None
+    user = gpu_lease.user_of(os.geteuid())
+    step = steps_of(parse_host("local"))["GPUs"]
+    assert (step.outcome, step.detail) == (StepOutcome.OK, f"1 of 2 are free; {first} is leased to run r1 of {user}")
+    driver.write(*driver.lines, "proc 1 700")
+    steps = steps_of(dataclasses.replace(parse_host("local"), gpus="free"))
+    assert steps["GPUs"].outcome is StepOutcome.WARNING
+    assert steps["GPUs"].detail.endswith(f"{second} is used by {gpu_lease.user_of_process(1)}, and not leased")
+    assert "jobs wait until a GPU is free" in steps["GPUs"].next_step
+    assert steps["slots"].detail == f"2, GPUs {first}, {second}"
+    lease.close()
+
+
+@pytest.mark.slow
+@READS_PROC
+def test_gpus_that_are_not_there_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run could use the host."""
+    driver = FalseGpus.make(tmp_path / "driver", monkeypatch, 1)
+    steps = steps_of(dataclasses.replace(parse_host("local"), gpus=2))
+    assert steps["GPUs"].outcome is StepOutcome.FAILED
+    assert steps["GPUs"].detail == f"2 of its GPUs are asked for, and it has 0 {driver.names[0]}"
+    assert "correct `gpus`" in steps["GPUs"].next_step
 
 
 def test_an_unknown_key_is_the_last_step(server: DemoServer) -> None:

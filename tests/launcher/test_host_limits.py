@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import queue
@@ -16,6 +17,7 @@ import pytest
 
 from launcher import events, host_limits
 from launcher.agents import connection, facts
+from launcher.agents.gpus import read_gpus
 from launcher.agents.query import AgentQuery
 from launcher.bootstrap.bundle import Bundle
 from launcher.bootstrap.start import start_agent
@@ -36,6 +38,8 @@ from remote_agent.protocol.result_parts import NO_PARTS
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
+
+GPUS_LISTED = {"t": "gpus_listed", "source": "nvml", "error": "", "why": "", "covers_host": True, "more": False}
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 TESTED: dict[str, Callable[..., None]] = {}
@@ -589,7 +593,7 @@ class Flood:
 
 @holds("answer", "answer_frames")
 @pytest.mark.parametrize("name", ["answer", "answer_frames"])
-@pytest.mark.parametrize("ask", ["look", "attempts", "survey", "environments", "remove"])
+@pytest.mark.parametrize("ask", ["look", "attempts", "survey", "environments", "gpus", "remove"])
 def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: str) -> None:
     """`show`, `logs` and `clean` name the host, and take no more of it."""
     small(name, 1000)
@@ -598,14 +602,32 @@ def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: 
         "attempts": wire.encode({"t": "looked", "attempt": None, "state": "", "more": True}, b'{"0.1": {}}'),
         "survey": wire.encode({"t": "surveyed", "more": True}, b"[1]"),
         "environments": wire.encode({"t": "environments_listed", "more": True}, b"[1]"),
+        "gpus": wire.encode({**GPUS_LISTED, "more": True}, b"[1]"),
         "remove": wire.encode({"t": "ping", "n": 1}, b"xxxxx"),
     }
     talk = AgentQuery(HostSpec("far", "far"), "look", "r")
     talk._channel = Flood(frames[ask])  # type: ignore[assignment]
     talk._frames = talk._read(b"")
-    arguments = {"look": ("0.1", 0, 0), "remove": (["a"],)}.get(ask, ())
+    arguments = {"look": ("0.1", 0, 0), "remove": (["a"],), "gpus": (None,)}.get(ask, ())
     with pytest.raises(AgentError, match=r"^far: .*the limit is 1,000"):
         getattr(talk, ask)(*arguments)
+
+
+@holds("gpu_processes")
+def test_a_host_with_too_many_gpus() -> None:
+    """They are cut, as are the words in them."""
+    long = "x" * 100_000
+    process = {"pid": 1, "name": long, "user": long, "used": 1, "is_of_job": False}
+    gpu = {"number": 0, "uuid": long, "name": long, "parent": long, "processes": [process] * 1000}
+    found = read_gpus({**GPUS_LISTED, "source": long, "error": long, "why": long}, [gpu] * 2000)
+    assert (len(found.gpus), len(found.gpus[0].processes)) == (CAPS["gpus"].limit, CAPS["gpu_processes"].limit)
+    names = [
+        found.source,
+        *dataclasses.astuple(found.gpus[0])[1:4],
+        *dataclasses.astuple(found.gpus[0].processes[0])[1:3],
+    ]
+    assert {len(name) for name in names} == {CAPS["name"].limit}
+    assert {len(found.error), len(found.why)} == {CAPS["reason"].limit}
 
 
 class Silent:
