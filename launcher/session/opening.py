@@ -35,7 +35,7 @@ def claim_folder(setup: RunSetup, claim: Claim | None) -> tuple[RunSetup, Claim]
 def record_run(setup: RunSetup, engine: Engine, hooks: RunHooks) -> None:
     """Write into the journal and into the index what the run is."""
     hosts = tuple(spec.name for spec in setup.hosts)
-    started = events.RunStarted(time.time(), setup.run_id, setup.mode, str(engine.folder), hosts)
+    started = events.RunStarted(time.time(), setup.run_id, setup.mode, str(setup.folder), hosts)
     engine.journal.append([started])
     record.write_setup(setup, engine.journal)
     secret = ownership.make_secret()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from launcher import doctor, events
+from launcher.agents.gpus import GpuList
 from launcher.cli import main as cli
 from launcher.demo.server import DemoServer
 from launcher.doctor import Step, StepOutcome, examine
@@ -166,7 +167,10 @@ def test_what_a_logout_does_is_told_by_the_topic_of_a_note() -> None:
     """Not by its words: another note may name logind."""
     ready = events.HostReady(1.0, "h", 2, "3.11.2")
     seen = [ready, events.Note(1.0, "jobs end with you", "h", "logout"), events.Note(1.0, "logind is old", "h")]
-    steps = {step.name: step for step in doctor._agent_steps(seen, "was there", is_local=False, told=None)}
+    steps = {
+        step.name: step
+        for step in doctor._agent_steps(seen, "was there", HostSpec("h", "h"), GpuList((), "", "", "", True), told=None)
+    }
     assert (steps["logout"].outcome, steps["logout"].detail) == (StepOutcome.WARNING, "jobs end with you")
     assert (steps["note"].outcome, steps["note"].detail) == (StepOutcome.WARNING, "logind is old")
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from remote_agent.agent.gpus import Gpus
 from remote_agent.protocol.resources import Resources, Room
 from remote_agent.shared.room import Admission, SizedQueue
 
 if TYPE_CHECKING:
     from tests.simulation.world import Connection, World
 
-__all__ = ["ModelHost", "Violation"]
+__all__ = ["Gpus", "ModelHost", "Violation"]
 
 #: Seconds from a link to a zygote that is ready; of an epilogue; until SIGTERM has ended a job.
 _PREPARE = 0.2
@@ -66,6 +65,30 @@ class Process:
     gpus: list[str]
     term: bool = False
     done: bool = False
+
+
+class Gpus:
+    """The GPUs of a host that one run has alone, as an agent gives them to jobs: in their order, and each to one job."""
+
+    def __init__(self, gpus: list[str]) -> None:
+        self._all = gpus
+        self._free = list(gpus)
+
+    def take(self, count: int) -> list[str] | None:
+        """Those of a job; None if there are not so many free."""
+        if count > len(self._free):
+            return None
+        taken, self._free = self._free[:count], self._free[count:]
+        return taken
+
+    def release(self, gpus: list[str]) -> None:
+        """Its job has ended."""
+        free = {*self._free, *gpus}
+        self._free = [gpu for gpu in self._all if gpu in free]
+
+    def hold(self, gpus: list[str]) -> None:
+        """A job of an earlier agent has them."""
+        self._free = [gpu for gpu in self._free if gpu not in gpus]
 
 
 @dataclass

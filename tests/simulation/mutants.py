@@ -12,12 +12,11 @@ from launcher.agents import facts
 from launcher.engine.decider import Decider
 from launcher.engine.scheduler import Scheduler
 from launcher.engine.state import UnfinishedJob
-from remote_agent.agent.gpus import Gpus
 from remote_agent.job import JobError
 from remote_agent.protocol.resources import Resources
 from remote_agent.shared.room import Admission
 from tests.simulation.history import History, Job, Step
-from tests.simulation.model_host import ModelHost, Record
+from tests.simulation.model_host import Gpus, ModelHost, Record
 
 __all__ = ["CAUGHT"]
 

@@ -239,9 +239,6 @@ class SimSession(Session):
             hook_config=lambda job_return, payload: None,
         )
 
-    def index_run(self, at: float, secret: str) -> None:
-        """The user's index of runs is of no concern."""
-
     def show_signal(self, text: str) -> None:
         """Nor is the screen."""
 
@@ -251,6 +248,8 @@ class SimSession(Session):
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The user's index of runs is of no concern.
+    monkeypatch.setattr("launcher.session.opening.index_run", lambda setup, hooks, at, secret: None)
     monkeypatch.setattr(run_record, "write_setup", lambda setup, journal: None)
     monkeypatch.setattr(run_record, "write_prepared", lambda prepared, journal: None)
     monkeypatch.setattr(interrupts, "PATIENCE", 0.0)
