@@ -455,6 +455,7 @@ def _hydra_application(
     if not accepts_one_config(entry.task):
         raise UsageError(f"{name}:{qualname}{signature_of(entry.task)} cannot be called with one config")
     base = version.getbase()
+    is_set = base is not None and type(base) is not type(version._UNSPECIFIED_)
     return Application(
         task=entry.task,
         module_name=name,
@@ -464,7 +465,7 @@ def _hydra_application(
         is_hydra=True,
         config_path=entry.config_path,
         config_name=entry.config_name,
-        version_base=str(base) if base is not None else None,
+        version_base=str(base) if is_set else None,
     )
 
 

@@ -57,7 +57,8 @@ def capture(
     from hydra.core.utils import JobRuntime
 
     base = version.VersionBase.instance().getbase() if version.VersionBase in Singleton._instances else None
-    is_set = base is not None and base is not version._UNSPECIFIED_
+    # As Hydra asks: a version of its module that was imported again has another such object.
+    is_set = base is not None and type(base) is not type(version._UNSPECIFIED_)
     return {
         "version": _VERSION,
         "python": list(sys.version_info[:2]),

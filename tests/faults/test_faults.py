@@ -367,12 +367,12 @@ def test_host_back_after_it_was_given_up(host: OpenSshHost, app: Any, tmp_path: 
 
 @fault(
     "spool on a full disk, until there is room again",
-    "the host takes no job and says why; goes on when it can; nothing lost",
+    "the host takes no job and says why; goes on when it can; nothing lost; with `retries`, also no job whose own files found no room at that moment",
 )
 def test_spool_on_a_full_disk(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The agent sends its results from memory, gives back jobs that have not started, and starts no more."""
     small_disk(host, f"/home/{host.user}/.local/state", "size=8m")
-    run = FaultyRun(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
+    run = FaultyRun(tmp_path).start(app.gated, 6, [host.spec(slots=2)], retries={"host": 9})
     run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     filler = f"/home/{host.user}/.local/state/filler"
     host.run(f"cat /dev/zero > {filler}")

@@ -19,6 +19,12 @@ from omegaconf import OmegaConf
 from remote_agent.hydra import state as hydra_state
 
 
+def test_a_version_that_nobody_has_set_is_not_captured(singletons):
+    """Also if Hydra was imported again in the meantime, and has another object for it."""
+    version.VersionBase.instance().version_base = object()
+    assert hydra_state.capture(cloudpickle.dumps)["version_base"] is None
+
+
 def test_capture_has_what_the_app_registered(singletons):
     """Not the resolvers of omegaconf and Hydra. For a resolver that cannot be pickled, it has the reason."""
     hydra.core.utils.setup_globals()
