@@ -1,8 +1,9 @@
 """Finds threads that Python does not know, and whether they survive a fork.
 
 Rule: a forked process has one thread only. A thread pool has its locks and queues there but no threads, and the next user of the pool
-hangs. So any native thread is a reason not to fork. The exception is OpenBLAS, which comes with numpy and scipy: it ends its pool
-before a fork and starts it again afterwards.
+hangs. So any native thread is a reason not to fork. There are two exceptions. OpenBLAS, which comes with numpy and scipy, ends its pool
+before a fork and starts it again afterwards. jemalloc, which comes with pyarrow, does without its thread in a forked process: its handler
+of forks (`background_thread_postfork_child`) sees to that.
 """
 
 import os
@@ -21,6 +22,8 @@ _PAUSE = 0.01
 _ASK = [
     prefix + "openblas_get_num_threads" + suffix for prefix in ("", "scipy_") for suffix in ("", "64_", "_64", "_64_")
 ]
+#: The name of jemalloc's thread, which gives memory back to the system.
+_OF_JEMALLOC = "jemalloc_bg_thd"
 _LIMITS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 #: Extension modules that all jobs have, and that start no threads.
 _HARMLESS = frozenset({"yaml", "_yaml"})
@@ -38,7 +41,7 @@ def unforkable_threads(python_threads: int, looks: int = _LOOKS) -> str:
     for look in range(looks):
         if look:
             time.sleep(_PAUSE)
-        names = _names()
+        names = [name for name in _names() if name != _OF_JEMALLOC]
         native = len(names) - python_threads
         if native <= 0:
             return ""

@@ -55,6 +55,33 @@ def test_the_threads_of_openblas_do_not_count(host, environ):
     assert threads == min(expected, len(os.sched_getaffinity(0)))
 
 
+@pytest.mark.slow
+def test_the_thread_of_jemalloc_does_not_count(host):
+    """pandas brings it with pyarrow. A forked job does without it: it allocates, frees, and starts threads of its own."""
+    host.write(
+        {
+            "arrow.py": """
+            import pyarrow, pyarrow.compute
+            threads = {open(f"/proc/self/task/{one}/comm").read().strip() for one in __import__("os").listdir("/proc/self/task")}
+            def task(cfg):
+                assert pyarrow.default_memory_pool().backend_name
+                pool = pyarrow.jemalloc_memory_pool()
+                arrays = [pyarrow.array(range(100_000), memory_pool=pool) for _ in range(20)]
+                table = pyarrow.table({"n": pyarrow.chunked_array(arrays)})
+                count = table.group_by("n", use_threads=True).aggregate([("n", "count")]).num_rows
+                del arrays, table
+                pool.release_unused()
+                return sorted(threads), count
+            """
+        }
+    )
+    ready = host.start("arrow:task")
+    assert ready.header["isolation"] == "fork", ready.header["why"]
+    threads, count = host.run().part()
+    assert "jemalloc_bg_thd" in threads
+    assert count == 100_000
+
+
 class TestCountingThreads:
     """Which threads count as OpenBLAS's, and what happens if threads cannot be counted."""
 
@@ -75,6 +102,11 @@ class TestCountingThreads:
         """And not more, so that other threads do not hide in it."""
         assert look([["python"] * 4], asked=3, configured=63) == ""
         assert look([["python"] * 18], asked=0, configured=63) == "started 17 native threads"
+
+    def test_the_thread_of_jemalloc_is_left_out(self, look):
+        """Others beside it count."""
+        assert look([["python", "jemalloc_bg_thd"]]) == ""
+        assert look([["python", "jemalloc_bg_thd", "pool"]]) == "started 1 native thread (such as pool)"
 
     def test_a_later_limit_does_not_change_the_pool(self, look):
         """The pool has its default number of threads, and not one more counts."""
