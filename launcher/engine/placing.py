@@ -36,7 +36,7 @@ class HostView:
             return
         admission = self._admission = Admission(host.size.amounts)
         queue: SizedQueue[int, Resources | None] = SizedQueue()
-        for num in sorted(host.jobs):
+        for num in sorted(host.jobs, key=lambda num: state.jobs[num].place):
             job = state.jobs[num]
             if job.has_started:
                 admission.take(host.size.need(job.needs))

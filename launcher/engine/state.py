@@ -63,6 +63,8 @@ class UnfinishedJob:
     needs: Resources | None = None
     #: How many of its attempts came back unstarted. They do not count as tries.
     unstarted: int = 0
+    #: Its place in the order in which jobs were assigned. A host starts them in this order.
+    place: int = 0
     #: The monotonic time at which its host is given up if the job has not ended. The scheduler sets it, like the times of a host.
     due: float | None = field(default=None, compare=False)
 
@@ -171,6 +173,7 @@ class RunState:
         #: How many jobs say themselves what they need.
         self.sized = 0
         self.next_num = 0
+        self._assigned = 0
         self.counts: Counter[str] = Counter()
         self.interrupted: events.RunInterrupt | None = None
         self.detaching: events.RunDetaching | None = None
@@ -200,6 +203,8 @@ class RunState:
                 job = self.jobs[event.num]
                 self.pending.remove(event.num)
                 job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
+                self._assigned += 1
+                job.place = self._assigned
                 self.hosts[event.host].jobs.add(event.num)
             case events.AttemptStarted():
                 self.jobs[event.num].has_started = True

@@ -149,3 +149,14 @@ def test_what_a_host_has_is_asked_again_after_a_resume(room):
     assert scheduler.hosts["a"].phase is HostPhase.READY
     made = scheduler.plan(0.0, 0.0)
     assert bool(assigned(made)) == (room.has.cpus == 8)
+
+
+def test_jobs_that_wait_on_a_host_are_in_the_order_in_which_they_came_there():
+    """Not in that of their numbers: the host goes by the former, and a job that may pass the first one is sent."""
+    scheduler = _run(a=_room(3))
+    for num, cpus in ((5, 1), (6, 1), (4, 2), (2, 3), (1, 3)):
+        scheduler.submit(0.0, num, (), Resources(0, cpus, 0))
+        assert _places(scheduler) == {num: "a"}
+    _start(scheduler, 5, 6)
+    scheduler.submit(0.0, 0, (), Resources(0, 1, 0))
+    assert _places(scheduler) == {0: "a"}
