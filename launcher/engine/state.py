@@ -200,12 +200,7 @@ class RunState:
                 self._add(UnfinishedJob(event.num, overrides=tuple(event.overrides)), event.needs)
                 self.next_num = max(self.next_num, event.num + 1)
             case events.JobAssigned():
-                job = self.jobs[event.num]
-                self.pending.remove(event.num)
-                job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
-                self._assigned += 1
-                job.place = self._assigned
-                self.hosts[event.host].jobs.add(event.num)
+                self._apply_job_assigned(event)
             case events.AttemptStarted():
                 self.jobs[event.num].has_started = True
                 self.fresh.append(event.num)
@@ -278,6 +273,14 @@ class RunState:
         self.sized += needs is not None
         self.jobs[job.num] = job
         self.pending.append(job.num, job.needs)
+
+    def _apply_job_assigned(self, event: events.JobAssigned) -> None:
+        job = self.jobs[event.num]
+        self.pending.remove(event.num)
+        job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
+        self._assigned += 1
+        job.place = self._assigned
+        self.hosts[event.host].jobs.add(event.num)
 
     def _apply_attempt_ended(self, event: events.AttemptEnded) -> None:
         job = self.jobs[event.num]

@@ -57,7 +57,7 @@ def test_the_threads_of_openblas_do_not_count(host, environ):
 
 @pytest.mark.slow
 def test_the_thread_of_jemalloc_does_not_count(host):
-    """pandas brings it with pyarrow. A forked job does without it: it allocates, frees, and starts threads of its own."""
+    """It comes with pyarrow, and that with pandas. A forked job does without it: it allocates, frees, and starts threads of its own."""
     host.write(
         {
             "arrow.py": """
