@@ -146,6 +146,7 @@ def test_two_stores_of_a_process_go_on_with_a_part_in_turn(tmp_path):
     assert one.read(sha256) == data
 
 
+@READS_PROC
 def test_the_part_of_a_process_that_nobody_waited_for_is_taken_up(tmp_path):
     """It is dead, though its number is still taken."""
     store = BlobStore(str(tmp_path / "blobs"))
