@@ -57,7 +57,6 @@ from remote_agent.job import with_article
 
 __all__ = [
     "Application",
-    "application_of",
     "import_or_read",
     "is_class_in_text",
     "load_application",
@@ -176,20 +175,6 @@ def _place_of(text: str) -> tuple[_Place, str]:
 
 def _is_file_name(name: str) -> bool:
     return name.endswith(".py") or os.sep in name
-
-
-def application_of(task: Callable[[Any], Any]) -> Application:
-    """The application of a function that is already imported, with or without `@hydra.main`.
-
-    Raises:
-        UsageError: it cannot be called with one config.
-    """
-    module_name = getattr(task, "__module__", None) or "__main__"
-    module = sys.modules.get(module_name)
-    file = getattr(module, "__file__", None)
-    root = _folder_on_path(Path(file)) if file else Path.cwd()
-    qualname = getattr(task, "__qualname__", type(task).__qualname__)
-    return _application(module, root, qualname, task, module_name)
 
 
 # -- importing -----------------------------------------------------------------------------------------------------
@@ -374,14 +359,6 @@ def _python_files(folder: Path) -> list[str]:
         return sorted(one.name for one in folder.iterdir() if one.suffix == ".py" and one.is_file())
     except OSError:
         return []
-
-
-def _folder_on_path(file: Path) -> Path:
-    """The folder that holds the outermost package of a file."""
-    folder = file.parent
-    while (folder / "__init__.py").exists() and folder.parent != folder:
-        folder = folder.parent
-    return folder
 
 
 # -- choosing the function -------------------------------------------------------------------------------------------

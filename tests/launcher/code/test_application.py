@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.code.application import application_of, load_application
+from launcher.code.application import load_application
 from launcher.errors import UsageError
 
 HYDRA_APP = """
@@ -218,15 +218,3 @@ def test_the_same_file_again_is_the_same_module(folder):
     first = load_application("app24.py")
     second = load_application("./app24.py")
     assert first.task is second.task
-
-
-def test_a_function_object_is_an_application(folder):
-    """A function object is an application, too."""
-    write(folder, "happ25.py", HYDRA_APP)
-    module = load_application("happ25.py").task.__globals__
-    app = application_of(module["my_task"])
-    assert app.is_hydra
-    assert app.root == folder
-    assert application_of(module["helper"]).reference == "happ25:helper"
-    with pytest.raises(UsageError, match="cannot be called"):
-        application_of(lambda a, b: None)
