@@ -54,10 +54,11 @@ class Code:
 
     def request(self, root: str) -> None:
         """Say what is missing of the code with this manifest, now and whenever what was missing has arrived."""
+        self.error = None
         if self.is_busy:
             self._is_asked_again = True
             return
-        self._root, self.error, self._has_answered = root, None, False
+        self._root, self._has_answered = root, False
         self._go_on()
 
     def arrived(self, sha256: Collection[str]) -> None:
@@ -89,10 +90,11 @@ class Code:
             self._has_answered = False
             self._go_on()
             return
-        self.error = error
-        if error is None and not (found[0] is None and self._has_answered):
+        # What could not be stored meanwhile stands.
+        self.error = error or self.error
+        if self.error is None and not (found[0] is None and self._has_answered):
             self._say(found[0])
-        if error is not None or found[0] is None:
+        if self.error is not None or found[0] is None:
             self._on_change()
 
     def _say(self, missing: Optional[Missing]) -> None:

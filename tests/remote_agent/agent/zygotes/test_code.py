@@ -150,3 +150,18 @@ def test_long_lists_come_in_parts(sides):
     sides.code.request(ROOT)
     sides.work(Missing(names, is_manifest=False))
     assert [(len(one["sha256"]), one["more"]) for one in sides.said] == [(10_000, True), (10_000, True), (5_000, False)]
+
+
+def test_content_that_was_not_stored_while_the_tree_was_looked_at_is_not_forgotten(sides):
+    """Nothing is asked for then, and whoever waits is told. The next request begins anew, also while that look goes on."""
+    full = OSError(28, "No space left on device")
+    sides.code.request(ROOT)
+    sides.code.fail(full)
+    sides.work(Missing([A], is_manifest=False))
+    assert (sides.code.error, sides.said, sides.changes) == (full, [], 1)
+    sides.code.request(ROOT)
+    sides.code.fail(full)
+    sides.code.request(ROOT)
+    sides.work(Missing([A], is_manifest=False), Missing([A], is_manifest=False))
+    assert sides.code.error is None
+    assert [one["sha256"] for one in sides.said] == [[A]]
