@@ -107,18 +107,11 @@ BREAKS: dict[str, Callable[[Way, str], None]] = {
     "reset": lambda way, stage: way.relay.cut(with_reset=True),
     "altered": lambda way, stage: way.relay.alter(),
 }
-#: One pair quickly; all where there is time.
-QUICK = ("in stage-0", "reset")
 
 
-@pytest.mark.parametrize(
-    ("stage", "how"),
-    [
-        pytest.param(stage, how, marks=[] if (stage, how) == QUICK else pytest.mark.slow)
-        for stage in STAGES
-        for how in BREAKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_link_that_is_lost_before_the_welcome_is_made_again(way: Way, app: Any, stage: str, how: str) -> None:
     """It is lost twice in a row. The user is told, and the job runs once, in its first attempt."""
     way.at(*STAGES[stage], lambda: BREAKS[how](way, stage), times=2)

@@ -178,6 +178,7 @@ def heavy(config: Any) -> int:
     return int(config["weight"].value)
 
 
+@pytest.mark.slow
 def test_each_config_of_a_list_is_pickled_and_journalled_once(tmp_path: Path) -> None:
     """A config may be large. The journal stores what is sent, and nothing is made only for the journal."""
     # The first one is also what the run hooks get, which is another thing.
