@@ -140,6 +140,7 @@ def test_what_a_start_hook_changes_in_the_config_of_a_plain_app_reaches_the_job(
         sys.modules.pop("plain_two", None)
 
 
+@pytest.mark.slow
 def test_the_description_for_hosts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal stores exactly what the host is told."""
     made = _counted(monkeypatch, RunSetup, "command")
