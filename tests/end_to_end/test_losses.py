@@ -21,7 +21,7 @@ from launcher.bootstrap import start
 from launcher.demo.server import DemoServer
 from launcher.engine import engine
 from launcher.inventory import HostSpec
-from launcher.transports.ssh import connect
+from launcher.transports.ssh import connect, preconnect
 from launcher.transports.ssh.link import Link
 
 APP = Path(__file__).parents[1] / "apps" / "plain"
@@ -81,7 +81,8 @@ class Way:
 
 @pytest.fixture
 def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
-    """A way to a host, with short pauses between tries."""
+    """A way to a host, with short pauses between tries. However slow this machine is, what was tried early has just been tried."""
+    monkeypatch.setattr(preconnect, "_FRESH", 600.0)
     monkeypatch.setattr(connection, "_MAX_BACKOFF", 0.1)
     monkeypatch.setattr(connect, "_FIRST_DELAY", 0.001)
     with DemoServer() as server, CuttingRelay(server.port) as relay:
