@@ -80,7 +80,7 @@ APP = {
             multiprocessing.get_context("fork").Process(target=later, args=(path,)).start()
         def daemons(path):
             # What plain Python ends: a daemon thread, a daemon process.
-            threading.Thread(target=later, args=(path,), daemon=True).start()
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
             process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
             process.start()
             put(path, str(process.pid))
