@@ -122,6 +122,7 @@ def test_two_runs_are_compared(cli: Cli, sweep: str, tmp_path: Path) -> None:
     assert cli("table", sweep, other, "--compare", "--csv").startswith("override.lr,job_1")
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_sweep_has_its_values(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorted as asked. A column that no job has is said, and the run is not lost for it."""
     (tmp_path / "summed_app.py").write_text("def train(cfg):\n    return {'loss': (cfg.lr - 2) ** 2}\n")
