@@ -80,19 +80,25 @@ def from_json(data: dict[str, Any]) -> Event:
     Raises:
         ValueError: the kind is unknown, a field is missing or unknown, or is of another type.
     """
-    fields = dict(data)
-    kind = fields.pop("kind", "")
+    kind = data.get("kind", "")
     cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise ValueError(f"unknown event kind {str(kind)[:100]!r}")
     checks = _checks_of(cls)
-    for name, given in fields.items():
+    fields = {}
+    for name, given in data.items():
+        if name == "kind":
+            continue
         expected, is_tuple, fits = checks.get(name) or _NO_FIELD
         if is_tuple and type(given) is list:
-            fields[name] = given = tuple(given)
+            given = tuple(given)
         if not fits(given):
             raise ValueError(f"{kind}: {name[:100]!r} is not a field of it, or not of type {expected}")
+        fields[name] = given
     try:
+        if list(fields) == list(checks):
+            # The usual case: as `to_json` wrote them, so in the order of the class, which is made three times as fast.
+            return cast("Event", cls(*fields.values()))
         return cast("Event", cls(**fields))
     except TypeError as error:
         raise ValueError(str(error)) from None

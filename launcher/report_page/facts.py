@@ -11,7 +11,7 @@ import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from launcher import events
 from launcher.display.lines import cut
@@ -26,7 +26,7 @@ from launcher.tables.table import Row, Table, read_rows, sort_rows
 if TYPE_CHECKING:
     from launcher.runs.index import Entry
 
-__all__ = ["Failure", "HostFacts", "ReportFacts", "Span", "read_facts"]
+__all__ = ["Failure", "Homes", "HostFacts", "ReportFacts", "Span", "read_facts"]
 
 #: How many distinct failures, and how many warnings, the page has.
 MAX_FAILURES = 100
@@ -34,6 +34,7 @@ MAX_WARNINGS = 50
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
 _HOME = re.compile(r"(?<![\w./-])(?:/home/[^/\s:\"']+|/Users/[^/\s:\"']+|/root)(?=[/\s:\"']|$)")
 _LONGEST_LINE = 1000
+_LATEST = 1e11
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Homes:
 
     def __call__(self, text: str) -> str:
         """The text without the names of home folders."""
-        if self._are_kept:
+        if self._are_kept or "/" not in text:
             return text
         if len(self._own) > 1:
             text = re.sub(rf"(?<![\w./-]){re.escape(self._own)}(?=[/\s:\"']|$)", "~", text)
@@ -232,11 +233,16 @@ def _hosts(reader: JournalReader, status: RunStatus, end: float) -> dict[str, Ho
     return hosts
 
 
+def _is_time(at: float | None) -> TypeGuard[float]:
+    """Whether it can be a time in seconds since the epoch. A host may send any number."""
+    return at is not None and abs(at) <= _LATEST
+
+
 def _spans(jobs: list[JobStatusLine], hosts: dict[str, HostFacts], begin: float, end: float) -> list[Span]:
     """The attempts that started, on the clock of this machine."""
     for job in jobs:
         for attempt in job.attempts:
-            if attempt.started_at is not None and attempt.host_started_at is not None:
+            if attempt.started_at is not None and _is_time(attempt.host_started_at):
                 host = hosts.setdefault(attempt.host, HostFacts(attempt.host))
                 offset = attempt.started_at - attempt.host_started_at
                 # The message that it has started took some time, at least once hardly any.
@@ -247,17 +253,20 @@ def _spans(jobs: list[JobStatusLine], hosts: dict[str, HostFacts], begin: float,
             if attempt.started_at is None:
                 continue
             start = attempt.started_at
-            if attempt.host_started_at is not None:
+            if _is_time(attempt.host_started_at):
                 start = attempt.host_started_at + (hosts[attempt.host].offset or 0.0)
+            # An attempt lies within its run, whatever its host says of its times.
+            start = min(max(start, begin), end)
             over = end if attempt.ended_at is None else attempt.ended_at
             if attempt.duration is not None:
                 over = start + attempt.duration
+            over = min(max(start, over), end)
             is_last = attempt is job.attempts[-1]
             collected = job.returned_at - begin if is_last and job.returned_at is not None else None
             spans.append(
                 Span(
                     job.num, attempt.attempt, attempt.host, attempt.slot or 0, attempt.state,
-                    start - begin, max(start, over) - begin, collected,
+                    start - begin, over - begin, collected,
                 )
             )  # fmt: skip
     return spans

@@ -37,8 +37,8 @@
     show();
   }
 
-  // All rows that are found are in the page, so that it scrolls to its end and the browser's search finds them. The style lets the browser
-  // lay out only the chunks that come into view.
+  // All rows that are found are in the page, so that it scrolls to its end and the browser's search finds them. The style of a
+  // long table lets the browser lay out only the chunks that come into view.
   function show() {
     const chunks = [];
     for (let at = 0; at < found.length; at += CHUNK) {
@@ -355,6 +355,7 @@
   const rowHeight = rows.length ? measure() : 0;
   filter();
   table.classList.add("ready");
+  table.classList.toggle("long", rows.length > 1000);
   goToHash();
   start();
   // What is drawn and found, for whoever looks from the console; the tests do.

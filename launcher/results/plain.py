@@ -9,7 +9,7 @@ import hashlib
 from typing import Any
 
 from launcher.errors import ResultNotDecoded
-from launcher.runs.journal_format import StoredResult
+from launcher.runs.journal_format import StoredResult, StoredValue
 from launcher.util.terminal_text import clean
 from remote_agent.protocol.result_parts import PLAIN
 from remote_agent.shared.plain_value import MAX_SMALL
@@ -17,7 +17,7 @@ from remote_agent.shared.plain_value import MAX_SMALL
 __all__ = ["plain_value", "read_part", "shown_value"]
 
 
-def plain_value(stored: StoredResult) -> Any:
+def plain_value(stored: StoredResult | StoredValue) -> Any:
     """Return a completed job's value from its plain form. Nothing is unpickled or imported for it, so a placeholder names each part
     without a plain form.
 
@@ -49,7 +49,7 @@ def shown_value(stored: StoredResult) -> str:
         return f"({clean(error)})"
 
 
-def read_part(stored: StoredResult, name: str) -> bytes:
+def read_part(stored: StoredResult | StoredValue, name: str) -> bytes:
     """Read the bytes of one part of a result, and check them against the digest from its host.
 
     Raises:

@@ -36,7 +36,7 @@ create table results (
 """
 
 #: Exceptions that decoding damaged data may raise.
-_MALFORMED = (
+MALFORMED = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -55,6 +55,17 @@ class StoredResult(NamedTuple):
     attempt: int
     host: str
     envelope: Envelope
+    parts: ResultParts
+    payload: bytes
+    file: str | None
+
+
+class StoredValue(NamedTuple):
+    """What a stored result has but for its envelope, which tables do not need: to check it takes as long as all else of it."""
+
+    num: int
+    attempt: int
+    host: str
     parts: ResultParts
     payload: bytes
     file: str | None
@@ -107,9 +118,14 @@ def named(folder: Path) -> Iterator[None]:
     """Within this context, errors of a journal name its folder."""
     try:
         yield
-    except _MALFORMED as error:
-        raise JournalError(
-            f"{folder.parent}: its journal ({folder.name}/journal.sqlite) is damaged, or another program wrote it: "
-            f"{type(error).__name__}: {str(error)[:300]}; it cannot be relied on (a copy of the folder may be intact; "
-            "the other files in the folder are not touched)"
-        ) from None
+    except MALFORMED as error:
+        raise damaged(folder, error) from None
+
+
+def damaged(folder: Path, error: Exception) -> JournalError:
+    """The error of a journal whose reading raised this one."""
+    return JournalError(
+        f"{folder.parent}: its journal ({folder.name}/journal.sqlite) is damaged, or another program wrote it: "
+        f"{type(error).__name__}: {str(error)[:300]}; it cannot be relied on (a copy of the folder may be intact; "
+        "the other files in the folder are not touched)"
+    )

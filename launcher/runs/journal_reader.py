@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.errors import JournalError, RunError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
-from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
+from launcher.runs.journal_format import (
+    FOLDER,
+    MALFORMED,
+    StoredResult,
+    StoredValue,
+    cell_of,
+    check_version,
+    connect,
+    damaged,
+    named,
+)
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
@@ -117,8 +127,11 @@ class JournalReader:
             return self._connection.execute(statement, values).fetchall()
 
     def _decoded(self, decode: Callable[..., T], *values: Any) -> T:
-        with named(self.folder):
+        # Called for each event, so without a context manager.
+        try:
             return decode(*values)
+        except MALFORMED as error:
+            raise damaged(self.folder, error) from None
 
     def check(self) -> None:
         """Check the whole journal before somebody acts on it: its pages, and what every job needs to be sent again.
@@ -325,17 +338,17 @@ class JournalReader:
             return None
         return self._decoded(_stored, rows[0])
 
-    def last_results(self, batch: int = 500) -> Iterator[StoredResult]:
-        """Yield the result of the latest attempt of each job that has one, in the order of the jobs."""
+    def last_values(self, batch: int = 500) -> Iterator[StoredValue]:
+        """Yield what came back from the latest attempt of each job that has a result, in the order of the jobs."""
         last = -1
         while True:
             rows = self._rows(
-                "select num, attempt, host, envelope, parts, payload, file from results r where num > ? and attempt = "
+                "select num, attempt, host, parts, payload, file from results r where num > ? and attempt = "
                 "(select max(attempt) from results where num = r.num) order by num limit ?",
                 (last, batch),
             )
             for row in rows:
-                yield self._decoded(_stored, row)
+                yield self._decoded(_value, row)
                 last = row[0]
             if len(rows) < batch:
                 return
@@ -347,7 +360,9 @@ class JournalReader:
             (num,),
         )
         event = self._decoded(_event, rows[0][0]) if rows else None
-        return event if isinstance(event, JobReturned) else None
+        if not isinstance(event, JobReturned):
+            return None
+        return self._decoded(_of_job, event, num)
 
     def __enter__(self) -> Self:
         return self
@@ -363,13 +378,24 @@ class JournalReader:
             self._connection = None
 
 
+def _of_job(event: JobReturned, num: int) -> JobReturned:
+    if event.num != num:
+        raise ValueError(f"an event of job {event.num} where one of job {num} was expected")
+    return event
+
+
 def _stored(row: tuple[Any, ...]) -> StoredResult:
-    num, attempt, host, envelope, parts, payload, file = row
-    return StoredResult(
+    num, attempt, host, envelope, *rest = row
+    value = _value((num, attempt, host, *rest))
+    return StoredResult(*value[:3], Envelope.from_json(_clean_object(envelope)), *value[3:])
+
+
+def _value(row: tuple[Any, ...]) -> StoredValue:
+    num, attempt, host, parts, payload, file = row
+    return StoredValue(
         _is(int, num),
         _is(int, attempt),
         clean(_is(str, host)),
-        Envelope.from_json(_clean_object(envelope)),
         ResultParts.from_json(_is_object(parts)).without_file(),
         _is(bytes, payload),
         None if file is None else _is_path(file),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import fractions
+import functools
 import math
 import pathlib
 import re
@@ -49,13 +50,19 @@ def settings_of(overrides: Iterable[str]) -> dict[str, Cell]:
     """What the overrides of a job set, by name: `lr=0.1` and `+lr=0.1` set lr, and `~lr` sets it to None."""
     settings: dict[str, Cell] = {}
     for override in overrides:
-        name, equals, text = override.partition("=")
-        name = clean_line(name.strip().lstrip("+"))
-        if not equals and name.startswith("~"):
-            settings[name[1:]] = None
-        else:
-            settings[name.removeprefix("~")] = _read(text.strip()) if equals else ""
+        name, cell = _setting(override)
+        settings[name] = cell
     return settings
+
+
+@functools.lru_cache(maxsize=1000)
+def _setting(override: str) -> tuple[str, Cell]:
+    """What one override sets. The jobs of a sweep have most of theirs in common."""
+    name, equals, text = override.partition("=")
+    name = clean_line(name.strip().lstrip("+"))
+    if not equals and name.startswith("~"):
+        return name[1:], None
+    return name.removeprefix("~"), _read(text.strip()) if equals else ""
 
 
 def _read(text: str) -> Cell:

@@ -20,6 +20,7 @@ from launcher.util.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.runs.index import Entry
+    from launcher.runs.journal_format import StoredResult, StoredValue
     from launcher.runs.journal_reader import JournalReader
 
 __all__ = ["Extremes", "Row", "Table", "read_rows", "read_table", "sort_rows"]
@@ -66,7 +67,8 @@ class Table:
     @property
     def varying(self) -> list[str]:
         """The names of what was set otherwise in another job, or only in some."""
-        return [name for name in self.settings if len({_identity(row.settings, name) for row in self.rows}) > 1]
+        rows = [row.settings for row in self.rows]
+        return [name for name in self.settings if _varies(rows, name)]
 
     @property
     def values(self) -> list[str]:
@@ -113,7 +115,8 @@ def read_rows(reader: JournalReader, jobs: Iterable[JobStatusLine]) -> tuple[lis
     if reader.meta().get("results") == "never":
         unread["results=never"] = len(completed)
         completed = set()
-    found = reader.last_results() if one is None else iter([reader.result(one.num, one.attempt)])
+    found: Iterable[StoredResult | StoredValue | None]
+    found = reader.last_values() if one is None else [reader.result(one.num, one.attempt)]
     for stored in found if completed else ():
         if stored is not None and (stored.num, stored.attempt) in completed and stored.parts.by_name:
             try:
@@ -184,6 +187,11 @@ def _names(all_cells: Iterable[dict[str, Cell]]) -> list[str]:
             if name not in names and len(names) < MAX_NAMES:
                 names[name] = None
     return list(names)
+
+
+def _varies(rows: Sequence[dict[str, Cell]], name: str) -> bool:
+    first = _identity(rows[0], name)
+    return any(_identity(cells, name) != first for cells in rows)
 
 
 def _identity(cells: dict[str, Cell], name: str) -> tuple[bool, str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from launcher import events
 from launcher.errors import UsageError
 from launcher.report_page.facts import Homes, ReportFacts, read_facts
+from launcher.report_page.page import render
 from tests.journals import START, MadeJob, failure, make_run
 
 
@@ -49,9 +52,6 @@ def test_many_distinct_failures_are_counted(tmp_path: Path) -> None:
 def test_times_of_a_host_are_moved_to_our_clock(tmp_path: Path) -> None:
     """By the least difference that was seen. A start that was told late, after a lost link, stands where it was."""
     entry = make_run(tmp_path, [MadeJob(begin=5.0, duration=3.0), MadeJob(begin=9.0, duration=1.0, slot=1)])
-    import json
-    import sqlite3
-
     # The host's clock is an hour behind, and it told the second start 100 s late.
     with sqlite3.connect(tmp_path / ".launcher" / "journal.sqlite") as connection:
         for seq, data in connection.execute("select seq, data from events where kind = 'attempt_started'").fetchall():
@@ -65,6 +65,27 @@ def test_times_of_a_host_are_moved_to_our_clock(tmp_path: Path) -> None:
         (5.0, 8.0, 0),
         (9.0, 10.0, 1),
     ]
+
+
+def test_a_host_cannot_say_times_outside_of_the_run(tmp_path: Path) -> None:
+    """Any number may come from it. An attempt lies within its run, and a clock that cannot be is not compared with ours."""
+    jobs = [MadeJob(begin=1.0, duration=duration, slot=slot) for slot, duration in enumerate((1.0, 2.0, 3.0))]
+    entry = make_run(tmp_path, jobs)
+    lies = {0: -1.7e308, 1: 1.7e308, 2: START + 2e9}
+    with sqlite3.connect(tmp_path / ".launcher" / "journal.sqlite") as connection:
+        for seq, data in connection.execute("select seq, data from events").fetchall():
+            event = json.loads(data)
+            if event["kind"] == "attempt_started":
+                event["started_at"] = lies[event["num"]]
+            if event["kind"] in ("attempt_ended", "job_returned"):
+                event["duration"] = 1.7e308
+            connection.execute("update events set data = ? where seq = ?", (json.dumps(event), seq))
+    facts = read_facts(entry)
+    assert facts.hosts[0].offset == pytest.approx(-2e9, abs=10)
+    assert all(0.0 <= span.start <= span.end <= facts.span for span in facts.spans)
+    assert facts.busy_share is not None
+    page = render(facts, tmp_path).decode()
+    assert "0" * 40 not in page.partition("</style>")[2].partition("<script")[0]
 
 
 def test_the_busy_share_is_of_open_slots(tmp_path: Path) -> None:

@@ -152,6 +152,29 @@ def test_only_what_varies_has_a_column(tmp_path: Path) -> None:
     assert [one["name"] for one in data_of(page)["columns"] if one["role"]] == ["lr", "loss"]
 
 
+def test_no_place_names_a_home_folder(tmp_path: Path) -> None:
+    """Not overrides, values, their names, errors, nor what hosts say of themselves; unless the user asks for it."""
+    secret = "/home/ann/secret"
+    jobs = [
+        MadeJob([f"data={secret}/{num}", f"all={secret}"], {"path": secret, f"of {secret}": num}, earlier=("gpu2",))
+        for num in range(2)
+    ]
+    jobs.append(MadeJob([f"all={secret}"], state="FAILED", error=failure(message=secret, traceback=f'File "{secret}"')))
+    happened = [
+        events.HostUnknown(START + 0.6, "gpu2", secret),
+        events.HostLost(START + 0.6, "gpu2", secret),
+        events.HostUnusable(START + 0.6, "gpu3", "python", secret),
+        events.Warned(START + 0.6, "hook", secret),
+        events.JobRequeued(START + 0.9, 0, 1, "gpu2", secret),
+    ]
+    entry = make_run(tmp_path, jobs, happened=happened)
+    facts = read_facts(entry)
+    page = render(facts, tmp_path).decode()
+    assert "/home/ann" not in page
+    assert page.count("~/secret") > 10
+    assert "/home/ann/secret" in render(read_facts(entry, full_paths=True), tmp_path, full_paths=True).decode()
+
+
 def test_an_idle_slot_has_a_lane(tmp_path: Path) -> None:
     """And a job stands in the lane of its slot."""
     data = data_of(page_of(tmp_path, [MadeJob(slot=1)], slots=3))

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 import launcher
 from launcher.errors import JournalError, RunError
+from launcher.report_page.facts import read_facts
+from launcher.report_page.page import render
 from launcher.reproduce.compare import recorded_outcome
 from launcher.results.job_returns import Decoder, load_returned
 from launcher.runs import index, status
@@ -51,6 +53,7 @@ def read_all(folder: Path) -> None:
         run_record.options_of(record, {})
         run_record.hosts_of(record, {})
         run_record.variables(record)
+        render(read_facts(entry), folder)
         reader.check()
         for event in reader.all_returned():
             returned = load_returned(reader, event.num)
@@ -244,6 +247,15 @@ class TestDamaged:
         for _ in range(2):
             with pytest.raises(JournalError, match=str(damaged)):
                 open_it(damaged / ".launcher")
+
+    def test_an_event_of_another_job_is_a_clear_error(self, damaged):
+        """Where the journal says that it is one of this job."""
+        connection = sqlite3.connect(damaged / ".launcher" / "journal.sqlite")
+        with connection:
+            connection.execute("update events set num=7 where kind='job_returned' and num=0")
+        connection.close()
+        with pytest.raises(JournalError, match="an event of job 0 where one of job 7 was expected"):
+            read_all(damaged)
 
     def test_a_pipe_in_the_place_of_the_file_is_a_clear_error(self, damaged):
         """Nothing waits for it."""
