@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.errors import JournalError, RunError
-from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
+from launcher.events import AttemptEnded, Event, HookFired, JobReported, JobReturned, from_json
 from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import ResultParts
 
 if TYPE_CHECKING:
@@ -208,6 +209,12 @@ class JournalReader:
         for seq, data in rows:
             yield seq, self._decoded(_event, data)
 
+    def reports(self, num: int) -> list[Report]:
+        """Return what the last attempt of a job that has reported has reported, in order."""
+        rows = self._rows("select data from events where num=? and kind='job_reported' order by seq", (num,))
+        found = [event for event in (self._decoded(_event, row[0]) for row in rows) if isinstance(event, JobReported)]
+        return [event.report for event in found if event.attempt == found[-1].attempt]
+
     def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, JobSpec] | None:
         """Return (overrides, output_dir, payload, spec) of a job."""
         rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))
@@ -382,4 +389,6 @@ def _event(text: Any) -> Event:
             raise ValueError(f"status {event.status[:50]!r}")
         if event.error is not None:
             JobError.from_json(event.error)
+    elif isinstance(event, JobReported):
+        event.report  # noqa: B018 - this checks it
     return event

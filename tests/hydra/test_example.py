@@ -71,6 +71,16 @@ def test_the_example_of_ask_and_tell_finds_the_minimum(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_example_of_pruning_runs_without_a_host(tmp_path: Path) -> None:
+    """As a search, and as a plain Hydra app, which nobody stops."""
+    folder = shutil.copytree(_EXAMPLE.parent / "pruning", tmp_path / "pruning")
+    done = apps.python("search.py", cwd=folder)
+    assert done.stdout.startswith("30 trials, ")
+    apps.python("my_app.py", "-m", "lr=0.1,0.2", "seconds=0", cwd=folder)
+    assert len(list(folder.glob("multirun/*/*/?/my_app.log"))) == 2
+
+
+@pytest.mark.slow
 def test_the_example_uploads_without_a_host(s3: Any, example: Path) -> None:
     """It uses the local transport, through the plugin."""
     apps.python("my_app.py", "-m", "hydra/launcher=remote", _FORWARD, "foo=a,b", cwd=example)
