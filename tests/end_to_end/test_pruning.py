@@ -55,7 +55,8 @@ def _search(example: Any, hosts: list[Any], folder: Path) -> tuple[Any, list[eve
 
     happened: list[events.Event] = []
     lrs = [0.3 + 0.01 * number for number in range(4)] + [1.0] * (_TRIALS - 4)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=2)
+    # None of the good ones may be pruned, so that the others have a median.
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
     study = optuna.create_study(sampler=_suggest(lrs), pruner=pruner)
     prune = example.Prune()
     with launcher.Session.open(
