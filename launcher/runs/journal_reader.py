@@ -215,6 +215,11 @@ class JournalReader:
         found = [event for event in (self._decoded(_event, row[0]) for row in rows) if isinstance(event, JobReported)]
         return [event.report for event in found if event.attempt == found[-1].attempt]
 
+    def last_event_at(self) -> float | None:
+        """Return when the latest event happened; None if there is none."""
+        rows = self._rows("select data from events order by seq desc limit 1")
+        return self._decoded(_event, rows[0][0]).at if rows else None
+
     def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, JobSpec] | None:
         """Return (overrides, output_dir, payload, spec) of a job."""
         rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))
