@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from remote_agent.job import RemoteJobError as RemoteJobError
     from remote_agent.job_process.current import CurrentJob as CurrentJob
     from remote_agent.job_process.current import current_job as current_job
+    from remote_agent.job_process.reports import StopRequested as StopRequested
+    from remote_agent.job_process.reports import report as report
 
 _CONTENTS = {
     "Callback": "remote_agent.callbacks.base",
@@ -43,8 +45,10 @@ _CONTENTS = {
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "RemoteJobError": "remote_agent.job",
     "Session": "launcher.session.session",
+    "StopRequested": "remote_agent.job_process.reports",
     "current_job": "remote_agent.job_process.current",
     "multirun": "launcher.api",
+    "report": "remote_agent.job_process.reports",
     "run": "launcher.api",
 }
 
@@ -61,8 +65,10 @@ __all__ = [
     "PickleJobInfoCallback",
     "RemoteJobError",
     "Session",
+    "StopRequested",
     "current_job",
     "multirun",
+    "report",
     "run",
 ]
 
@@ -77,11 +83,13 @@ if not TYPE_CHECKING:  # a name that is not there is an error for a type checker
 
         _check_agent(importlib.import_module("remote_agent"))
         try:
-            return getattr(importlib.import_module(module), name)
+            found = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
             if not (module + ".").startswith("{}.".format(error.name)):
                 raise
             return importlib.import_module("remote_agent.controller_names").stand_in(name)
+        globals()[name] = found  # a job may report very often
+        return found
 
 
 def _check_agent(found: Any) -> None:

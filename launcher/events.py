@@ -14,6 +14,7 @@ from dataclasses import field
 from typing import Any, ClassVar, cast
 
 from launcher.util.frozen import frozen
+from remote_agent.protocol.report import Report
 
 __all__ = [
     "AttemptEnded",
@@ -33,9 +34,11 @@ __all__ = [
     "JobAssigned",
     "JobCancelling",
     "JobQueued",
+    "JobReported",
     "JobRequeued",
     "JobRetried",
     "JobReturned",
+    "JobStopping",
     "Note",
     "OutputArrived",
     "OutputsUnmatched",
@@ -131,6 +134,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "tuple[str, ...]": lambda value: type(value) is tuple and all(type(one) is str for one in value),
     "tuple[int, ...]": lambda value: type(value) is tuple and all(map(_is_whole, value)),
     "dict[str, Any] | None": lambda value: value is None or type(value) is dict,
+    "dict[str, Any]": lambda value: type(value) is dict,
     "dict[str, int]": lambda value: type(value) is dict and all(map(_is_whole, value.values())),
     "float | None": lambda value: value is None or _is_number(value),
     "int | None": lambda value: value is None or _is_whole(value),
@@ -206,7 +210,7 @@ class OutputArrived(EventBase):
 
 @frozen
 class AttemptEnded(EventBase):
-    """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED."""
+    """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED. `stopped`: it was asked to stop, and has learned it."""
 
     kind: ClassVar[str] = "attempt_ended"
     num: int
@@ -215,6 +219,7 @@ class AttemptEnded(EventBase):
     status: str
     duration: float | None
     error: dict[str, Any] | None
+    stopped: bool = False
 
 
 @frozen
@@ -229,6 +234,7 @@ class JobReturned(EventBase):
     duration: float | None
     error: dict[str, Any] | None
     overrides: tuple[str, ...] = ()
+    stopped: bool = False
 
 
 @frozen
@@ -441,6 +447,37 @@ class JobCancelling(EventBase):
 
 
 @frozen
+class JobStopping(EventBase):
+    """A hook or the user asked for a job to stop at its next report. A job that has not started never does."""
+
+    kind: ClassVar[str] = "job_stopping"
+    num: int
+
+
+@frozen
+class JobReported(EventBase):
+    """A job has reported how it stands. `number` counts those that its host has kept. `values` and `reported_at` as in `Report.to_json`."""
+
+    kind: ClassVar[str] = "job_reported"
+    num: int
+    attempt: int
+    host: str
+    number: int
+    reported_at: float
+    step: float | None
+    values: dict[str, Any]
+
+    @property
+    def report(self) -> Report:
+        """The report, as the job gave it.
+
+        Raises:
+            ValueError: it is not one.
+        """
+        return Report.from_json({"at": self.reported_at, "step": self.step, "values": self.values})
+
+
+@frozen
 class JobRetried(EventBase):
     """A job that had returned runs once more, because the user asked for it. `attempt` and `status` are the earlier ones."""
 
@@ -499,9 +536,11 @@ Event = (
     | JobAssigned
     | JobCancelling
     | JobQueued
+    | JobReported
     | JobRequeued
     | JobRetried
     | JobReturned
+    | JobStopping
     | Note
     | OutputArrived
     | OutputsUnmatched

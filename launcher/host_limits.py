@@ -55,6 +55,8 @@ CAPS: dict[str, Cap] = {
     "asked": Cap(16, "times that all of the code is requested again on a link", "given up"),
     # Jobs.
     "given_back": Cap(100, "times that a job is given back unstarted", "given up"),
+    "reports": Cap(50_000, "reports of a job that are kept", "cut"),
+    "reports_at_once": Cap(1000, "reports in a message", "given up"),
     "hooks": Cap(1000, "hooks of a job", "given up"),
     "causes": Cap(100, "causes of an error", "cut"),
     "error": Cap(1 << 18, "characters of an error's message, and of its traceback", "cut"),

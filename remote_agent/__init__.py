@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from remote_agent.job import RemoteJobError as RemoteJobError
     from remote_agent.job_process.current import CurrentJob as CurrentJob
     from remote_agent.job_process.current import current_job as current_job
+    from remote_agent.job_process.reports import StopRequested as StopRequested
+    from remote_agent.job_process.reports import report as report
 
 _CONTENTS = {
     "Callback": "remote_agent.callbacks.base",
@@ -30,7 +32,9 @@ _CONTENTS = {
     "JobReturn": "remote_agent.job",
     "JobStatus": "remote_agent.job",
     "RemoteJobError": "remote_agent.job",
+    "StopRequested": "remote_agent.job_process.reports",
     "current_job": "remote_agent.job_process.current",
+    "report": "remote_agent.job_process.reports",
 }
 
 __all__ = [
@@ -43,7 +47,9 @@ __all__ = [
     "LogJobReturnCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
+    "StopRequested",
     "current_job",
+    "report",
 ]
 
 

@@ -185,6 +185,7 @@ class JobReturn:
     `started_at` and `ended_at` are seconds since the epoch by the host's clock, `duration` is seconds by its monotonic
     clock. `hooks` lists what fired, in order, as `{"hook", "callback", "ok"}`. `code` describes the snapshot that ran:
     `{"hash", "commit", "dirty"}` (empty where the code was shared in place), and "warm" if an interpreter had waited for the run.
+    `stopped`: the job was asked to stop, and a report of it has raised StopRequested.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it
@@ -207,6 +208,7 @@ class JobReturn:
     error: Optional[JobError] = None
     hooks: List[Dict[str, Any]] = field(default_factory=list)
     code: Dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False
 
     @property
     def return_value(self) -> Any:

@@ -30,6 +30,15 @@ def train(cfg: Any) -> float:
     return float(cfg.lr)
 
 
+def reports(cfg: Any) -> str:
+    try:
+        launcher.report(step=3, loss=0.5, phase="warm up")
+    except launcher.StopRequested as request:
+        assert_type(request.step, float | None)
+        return f"{request.values['loss']}"
+    return "all"
+
+
 class Report(launcher.Callback):
     """Hooks name the keywords that they want, or none."""
 
@@ -48,6 +57,12 @@ class Report(launcher.Callback):
     def on_job_return(self, config: Any, job_return: launcher.JobReturn, **kwargs: Any) -> None:
         assert_type(job_return.num, int)
         assert_type(job_return.host, str)
+        assert_type(job_return.stopped, bool)
+
+    def on_job_report(self, config: Any, job: launcher.Job[Any], step: Any, values: Any, **kwargs: Any) -> None:
+        assert_type(job.stop(), bool)
+        assert_type(job.reports[-1].step, float | None)
+        assert_type(job.reports[-1].at, float)
 
     def on_host_lost(self, config: Any, host: str, jobs: Any, **kwargs: Any) -> None: ...
 

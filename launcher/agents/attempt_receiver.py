@@ -26,6 +26,7 @@ from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 
 __all__ = ["AttemptReceiver"]
@@ -91,6 +92,12 @@ class AttemptReceiver:
                 self._tell(facts.Output(self.host, attempt, stream, more, folder.end_of(stream) - len(more)))
 
         self._write(attempt, take)
+
+    def on_reports(self, header: messages.Reports, payload: bytes) -> None:
+        """An attempt has reported how it stands."""
+        check("reports_at_once", len(header["items"]))
+        items = tuple((whole(number), Report.from_json(report)) for number, report in header["items"])
+        self._tell(facts.Reported(self.host, check_attempt(header["attempt"]), items))
 
     def on_files(self, header: messages.Files, payload: bytes) -> None:
         """Complete small files of an attempt."""

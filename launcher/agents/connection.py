@@ -141,6 +141,10 @@ class AgentConnection:
         """Cancel these attempts, or all. `why` becomes the message of those that had not started."""
         self._put(wire.encode({"t": "cancel", "attempts": attempts, "kill": kill, "kind": kind, "why": why}))
 
+    def stop(self, attempts: list[str]) -> None:
+        """Ask these attempts to stop at their next report."""
+        self._put(wire.encode({"t": "stop", "attempts": attempts}))
+
     def sync(self, number: int) -> None:
         """Make the agent confirm what was sent so far. `Synced(number)` follows, unless the link is lost before."""
         self._put(wire.encode({"t": "ping", "n": SYNC + 2 * number}))

@@ -10,6 +10,7 @@ from typing import Any
 from launcher.errors import HostError
 from launcher.util.frozen import frozen
 from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.report import Report
 from remote_agent.protocol.resources import Room
 from remote_agent.protocol.result_parts import ResultParts
 
@@ -26,6 +27,7 @@ __all__ = [
     "Opened",
     "Output",
     "Refused",
+    "Reported",
     "Sent",
     "Started",
     "Synced",
@@ -47,7 +49,7 @@ class HostFact:
 class Connected(HostFact):
     """The agent said welcome. `attempts` are those it knows, with their short states; `logout` are notes on that topic.
 
-    `takes_back`: it gives attempts back that have not started, if it is asked. `too_small`: why no job of this run's size can run there.
+    `takes_back`: it gives attempts back that have not started, if it is asked. `stops`: it can ask jobs to stop. `too_small`: why no job of this run's size can run there.
     `room`: what of it the run's jobs may take; None if its agent is of an earlier version.
     """
 
@@ -61,6 +63,7 @@ class Connected(HostFact):
     takes_back: bool = False
     too_small: str = ""
     room: Room | None = None
+    stops: bool = False
 
 
 @frozen
@@ -145,6 +148,14 @@ class Output(HostFact):
 
 
 @frozen
+class Reported(HostFact):
+    """An attempt has reported how it stands: (number, report) of each, in order."""
+
+    attempt: str
+    items: tuple[tuple[int, Report], ...]
+
+
+@frozen
 class Ended(HostFact):
     """An attempt has its outcome. The payload is inline, or in `file`."""
 
@@ -219,6 +230,7 @@ Fact = (
     | Opened
     | Output
     | Refused
+    | Reported
     | Sent
     | Started
     | Synced

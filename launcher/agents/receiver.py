@@ -139,6 +139,8 @@ class FrameReceiver:
                 self.attempts.on_chunk(header, payload)
             case "tree":
                 self.attempts.on_tree(header, payload)
+            case "reports":
+                self.attempts.on_reports(header, payload)
             case "ping":
                 self._on_ping(header, payload)
             case "pong":
@@ -200,6 +202,7 @@ class FrameReceiver:
                 header["takes_back"],
                 header["too_small"][: limit("reason")],
                 Room.from_json(header["room"]) if header["room"] is not None else None,
+                header["stops"],
             )
         )
 

@@ -109,6 +109,8 @@ class EventLines:
                 return []
             case events.JobReturned():
                 return self._on_job_returned(event)
+            case events.JobStopping():
+                return [Line(f"job {event.num}: asked to stop early", "dim")] if self._verbose else []
             case events.HookFired():
                 return self._on_hook(event)
             case events.Warned():
@@ -168,6 +170,7 @@ class EventLines:
             case (
                 events.HostOpened()
                 | events.JobCancelling()
+                | events.JobReported()
                 | events.JobQueued()
                 | events.OutputsUnmatched()
                 | events.RunEnded()
@@ -262,7 +265,8 @@ class EventLines:
             return [Line(failed, "bad"), *self._progress(event.at)]
         told = []
         if event.status == "COMPLETED" and tally.completed <= SHOWN_ONE_BY_ONE and (self._is_counting or self._verbose):
-            told.append(Line(f"job {event.num}{where}: completed{took}", "plain"))
+            how = ", stopped early" if event.stopped else ""
+            told.append(Line(f"job {event.num}{where}: completed{took}{how}", "plain"))
         return told + self._progress(event.at)
 
     def _progress(self, at: float) -> list[Line]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from launcher import events
 from launcher.display.base import BaseDisplay
 from launcher.display.lines import EventLines
 from launcher.display.tally import HostTally, Tally
-from launcher.display.text import about, clock, shorten, some, whole_seconds
+from launcher.display.text import about, clock, report_text, shorten, some, whole_seconds
 from launcher.live.output import LiveOutput
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class ProgressDisplay(BaseDisplay):
             for host in (
                 sorted(hosts, key=lambda host: list(tally.hosts).index(host.name)) if left_out else tally.hosts.values()
             ):
-                row = _host_row(host, self._console.width)
+                row = _host_row(host, self._console.width, tally.reports)
                 table.add_row(*(row if has_jobs else [*row[:2], row[-1]]))
             parts: list[RenderableType] = [table]
             if left_out:
@@ -141,7 +141,17 @@ class ProgressDisplay(BaseDisplay):
         return grid
 
 
-def _host_row(host: HostTally, width: int) -> list[RenderableType]:
+def _report(running: Sequence[int], reports: Mapping[int, events.JobReported], width: int) -> str:
+    """The latest report of a host's jobs, with the job's number if there are several; empty if there is no room for it."""
+    latest = max((reports[num] for num in running if num in reports), key=lambda event: event.at, default=None)
+    if latest is None or width < 20:
+        return ""
+    report = latest.report
+    which = f"{latest.num}: " if len(running) > 1 else ""
+    return shorten(f"; {which}{report_text(report.step, report.values)}", width)
+
+
+def _host_row(host: HostTally, width: int, reports: Mapping[int, events.JobReported]) -> list[RenderableType]:
     state = Text(host.state, _STATES[host.state])
     if host.unknown_since is not None:
         state.append(f" since {clock(host.unknown_since)}")
@@ -149,7 +159,8 @@ def _host_row(host: HostTally, width: int) -> list[RenderableType]:
     if host.state in ("lost", "unusable", "closed", "unknown"):
         detail = Text(shorten(host.detail, max(width - 70, 20)), "dim")
     elif running:
-        detail = Text(f"{'job' if len(running) == 1 else 'jobs'} {some(running, max((width - 70) // 6, 1))}", "dim")
+        told = f"{'job' if len(running) == 1 else 'jobs'} {some(running, max((width - 70) // 6, 1))}"
+        detail = Text(told + _report(running, reports, width - 70 - len(told)), "dim")
     else:
         detail = Text(host.environment, "dim")
     return [

@@ -163,13 +163,15 @@ class Tally:
         self._first_start: float | None = None
         self._returned_since = 0
         self._where: dict[int, tuple[str, str]] = {}
+        #: The last report of each running job.
+        self.reports: dict[int, events.JobReported] = {}
 
     def __call__(self, event: events.Event) -> None:
         """Count an event."""
         with self.lock:
             self._count(event)
 
-    def _count(self, event: events.Event) -> None:  # noqa: C901 - one case for each event
+    def _count(self, event: events.Event) -> None:  # noqa: C901, PLR0915 - one case for each event
         match event:
             case events.RunStarted():
                 self._on_run_started(event)
@@ -181,6 +183,9 @@ class Tally:
                 self._move(event.num, "queued", event.host)
             case events.AttemptStarted():
                 self._on_attempt_started(event)
+            case events.JobReported():
+                if self._where.get(event.num) == ("running", event.host):
+                    self.reports[event.num] = event
             case events.AttemptEnded():
                 self._move(event.num, "collecting", event.host)
             case events.JobReturned():
@@ -231,6 +236,7 @@ class Tally:
                 events.CodeSent()
                 | events.HookFired()
                 | events.JobCancelling()
+                | events.JobStopping()
                 | events.Note()
                 | events.OutputArrived()
                 | events.RunDetaching()
@@ -397,6 +403,7 @@ class Tally:
             self._host(host).running_jobs[num] = None
         elif place == "running":
             self._host(host).running_jobs.pop(num, None)
+            self.reports.pop(num, None)
 
     def _group(self, row: Row) -> int | None:
         """Count a failure in the group of equal failures. Returns the group's index; None if there are too many groups."""

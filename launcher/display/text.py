@@ -6,7 +6,7 @@ Rule: all text from a host or a job goes through `clean` before it is written to
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from launcher.util.quantities import size
@@ -22,6 +22,7 @@ __all__ = [
     "environment_text",
     "error_line",
     "fetched_text",
+    "report_text",
     "seconds",
     "shorten",
     "signal_name",
@@ -120,6 +121,13 @@ def environment_text(state: str, done: int, total: int, fetched: int = 0) -> str
 def fetched_text(fetched: int) -> str:
     """Say how much a host got from its own internet; empty where that is nothing."""
     return f", {size(fetched)} from its own internet" if fetched else ""
+
+
+def report_text(step: float | None, values: Mapping[str, Any], width: int = 500) -> str:
+    """Format what a job has reported: `step 3, loss 0.25`."""
+    told = [] if step is None else [f"step {step:g}"]
+    told += [f"{name} {value:.4g}" if type(value) is float else f"{name} {value}" for name, value in values.items()]
+    return shorten(", ".join(told), width)
 
 
 def error_line(error: dict[str, Any] | None) -> str:

@@ -109,6 +109,8 @@ class Decider:
         self._given_back: Counter[tuple[str, int]] = Counter()
         #: Hosts that give attempts back if they are asked.
         self._takes_back: set[str] = set()
+        #: Hosts that can ask jobs to stop.
+        self._stops: set[str] = set()
 
     # -- rounds -------------------------------------------------------------------------------------------------
 
@@ -123,7 +125,7 @@ class Decider:
             decided.act(self._links[host].take_back, attempts)
         self._journal.append([step for step in decided.steps if not isinstance(step, partial)])
 
-    def _take(self, at: float, item: facts.Fact | requests.Request, decided: _Round) -> None:  # noqa: C901 - one case for each fact and request
+    def _take(self, at: float, item: facts.Fact | requests.Request, decided: _Round) -> None:  # noqa: C901, PLR0915 - one case for each fact and request
         """Decide what follows from one item. The most frequent kinds come first."""
         match item:
             case facts.Output():
@@ -131,6 +133,8 @@ class Decider:
             case facts.Started():
                 num, attempt = _split(item.attempt)
                 decided.add(self._scheduler.observe_started(at, item.host, num, attempt, item.slot, item.at))
+            case facts.Reported():
+                self._take_reported(at, item, decided)
             case facts.Ended():
                 self._take_ended(at, item, decided)
             case facts.Collected():
@@ -140,6 +144,8 @@ class Decider:
                     self._take_submit(at, job, decided)
             case requests.Cancel():
                 self._take_cancel(at, item, decided)
+            case requests.Stop():
+                self._take_stop(at, item, decided)
             case requests.Interrupt():
                 decided.add(self._scheduler.interrupt(at, item.why, item.kill))
             case requests.GiveUp():
@@ -253,6 +259,13 @@ class Decider:
             # This includes a job that has its result, because its process may still be shutting down.
             decided.act(self._links[state.host].cancel, [f"{item.num}.{state.attempt}"])
 
+    def _take_stop(self, at: float, item: requests.Stop, decided: _Round) -> None:
+        made = self._scheduler.stop(at, item.num)
+        decided.add(made)
+        state = self._scheduler.jobs.get(item.num)
+        if made and state is not None and state.host in self._stops:
+            decided.act(self._links[state.host].stop, [f"{item.num}.{state.attempt}"])
+
     # -- facts about hosts ---------------------------------------------------------------------------------------
 
     def _take_connected(self, at: float, fact: facts.Connected, decided: _Round) -> None:
@@ -269,7 +282,7 @@ class Decider:
             self._note(at, host, note, decided, "logout" if note in fact.logout else "")
         decided.add(scheduler.observe_missing(at, host, set(fact.attempts), rebooted))
         link = self._links[host]
-        cancelled = []
+        cancelled, stopping = [], []
         for num in sorted(scheduler.hosts[host].jobs):
             job = scheduler.jobs[num]
             if f"{num}.{job.attempt}" not in fact.attempts:
@@ -277,8 +290,13 @@ class Decider:
                 decided.act(self.effects.send, num, job.attempt, host)
             if job.is_cancelled:
                 cancelled.append(f"{num}.{job.attempt}")
+            elif job.is_stopping:
+                stopping.append(f"{num}.{job.attempt}")
         if cancelled:
             decided.act(link.cancel, cancelled)
+        (self._stops.add if fact.stops else self._stops.discard)(host)
+        if stopping and fact.stops:
+            decided.act(link.stop, stopping)
         if scheduler.interrupted is not None:
             decided.act(link.cancel, None, kill=scheduler.interrupted.kill)
         # Cancel attempts that were replaced, or that returned long ago, before anything that waits there may start.
@@ -360,6 +378,12 @@ class Decider:
         arrived = events.OutputArrived(at, num, fact.host, fact.stream, text, attempt, begin, file)
         decided.act(self._observe, arrived)
 
+    def _take_reported(self, at: float, fact: facts.Reported, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        for number, report in fact.items:
+            if number <= limit("reports"):
+                decided.add(self._scheduler.observe_reported(at, fact.host, num, attempt, number, report))
+
     def _take_ended(self, at: float, fact: facts.Ended, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
         envelope = fact.envelope
@@ -371,6 +395,7 @@ class Decider:
             envelope.status,
             envelope.duration,
             None if envelope.error is None else envelope.error.to_json(),
+            stopped=envelope.stopped,
         )
         if not made:
             return

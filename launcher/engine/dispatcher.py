@@ -23,7 +23,7 @@ from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.decider import Decider
 from launcher.engine.disconnect import close_all, wait_for_ends
 from launcher.engine.inbox import Inbox
-from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request
+from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request, Stop
 from launcher.engine.scheduler import HostPhase, Scheduler
 from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.host_limits import limit
@@ -50,7 +50,7 @@ class _SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
-class _Stop:
+class _End:
     """End the loop."""
 
 
@@ -87,7 +87,7 @@ class Dispatcher:
         self._deliver_job = deliver
         self._tell = observe
         self._clock = _SystemClock()
-        self._inbox: Inbox[facts.Fact | Request | _Stop] = Inbox()
+        self._inbox: Inbox[facts.Fact | Request | _End] = Inbox()
         self._acknowledger = Acknowledger(connections, journal.folder, self._fail, lambda: journal.is_in_place)
         self._reader: JournalReader | None = None
         self._reader_lock = threading.Lock()
@@ -148,6 +148,10 @@ class Dispatcher:
     def cancel(self, num: int) -> None:
         """Cancel one job."""
         self.ask(Cancel(num))
+
+    def stop_job(self, num: int) -> None:
+        """Ask one job to stop at its next report."""
+        self.ask(Stop(num))
 
     def interrupt(self, why: str, *, kill: bool = False) -> None:
         """Cancel everything. With `kill`, jobs get no grace period."""
@@ -210,7 +214,7 @@ class Dispatcher:
             Whether the thread has ended, so that the caller may write the journal.
         """
         self._stopping.set()
-        self._inbox.put(_Stop())
+        self._inbox.put(_End())
         if self._thread.ident is not None:
             self._thread.join(timeout)
         self._inbox.close()
@@ -252,7 +256,7 @@ class Dispatcher:
     def _stop(self) -> None:
         self._acknowledger.flush()
         self._stopping.set()
-        self._inbox.put(_Stop())
+        self._inbox.put(_End())
         if self._thread.ident is not None:
             self._thread.join()
         self._inbox.close()
@@ -289,8 +293,8 @@ class Dispatcher:
         deadline = self.decider.deadline()
         timeout = None if deadline is None else max(0.0, deadline - self._clock.monotonic()) + 0.01
         items = self._inbox.get(_ROUND, timeout)
-        going = not any(isinstance(item, _Stop) for item in items)
-        self.decider.decide(item for item in items if not isinstance(item, _Stop))
+        going = not any(isinstance(item, _End) for item in items)
+        self.decider.decide(item for item in items if not isinstance(item, _End))
         if self._commit() and self.decider.effects.has_delivered:
             self.delivered.set()
         return going

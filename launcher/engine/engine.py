@@ -30,16 +30,27 @@ from launcher.inventory import HostSpec
 from launcher.runs.journal import FOLDER, Journal, Returned
 from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
+from launcher.util.frozen import frozen
 from launcher.util.open_files import make_room
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "NewReports"]
 
 #: How many jobs may be under way before `submit` waits: enough for any number of slots, and not too many for the memory.
 BACKLOG = 2000
 #: Seconds between two checks whether a wait for room should stop.
 _CHECK_EVERY = 0.1
 
+#: How many reports of a job wait for its hook. If the hook is too slow for them, it gets the last ones.
+MAX_WAITING = 100
+
 T = TypeVar("T")
+
+
+@frozen
+class NewReports:
+    """A job has reported; see `Engine.pop_reports`."""
+
+    num: int
 
 
 class Engine(Dispatcher):
@@ -79,7 +90,11 @@ class Engine(Dispatcher):
         )
         self.run_id = run_id
         self.folder = folder
-        self.arrivals: queue.SimpleQueue[Returned | events.HostLost | None] = queue.SimpleQueue()
+        self.arrivals: queue.SimpleQueue[Returned | events.HostLost | NewReports | None] = queue.SimpleQueue()
+        #: Whether `wait` tells of reports, because there is a hook for them.
+        self.tells_reports = False
+        self._reports: dict[int, list[events.JobReported]] = {}
+        self._reports_lock = threading.Lock()
         self._observers = list(observers)
         self._room = threading.Semaphore(BACKLOG)
         self._is_unlimited = False
@@ -127,6 +142,8 @@ class Engine(Dispatcher):
         """Show an event to all observers."""
         if isinstance(event, events.HostLost):
             self.arrivals.put(event)
+        elif isinstance(event, events.JobReported) and self.tells_reports:
+            self._add_report(event)
         for observer in list(self._observers):
             try:
                 observer(event)
@@ -139,6 +156,19 @@ class Engine(Dispatcher):
                         f"{observer!r} raised {type(error).__name__}: {error}; it is not called any more",
                     )
                 )
+
+    def _add_report(self, event: events.JobReported) -> None:
+        with self._reports_lock:
+            waiting = self._reports.setdefault(event.num, [])
+            waiting.append(event)
+            if len(waiting) == 1:
+                self.arrivals.put(NewReports(event.num))
+            del waiting[:-MAX_WAITING]
+
+    def pop_reports(self, num: int) -> list[events.JobReported]:
+        """Return the reports of a job that came since the last call: the last ones, if there were very many."""
+        with self._reports_lock:
+            return self._reports.pop(num, [])
 
     def _add_arrival(self, returned: Returned) -> None:
         self._room.release()
@@ -168,8 +198,8 @@ class Engine(Dispatcher):
                 return False
         return True
 
-    def wait(self, timeout: float | None = None) -> Returned | events.HostLost | None:
-        """Return the next result or lost host; None if nothing came within `timeout` seconds, or `wake` was called.
+    def wait(self, timeout: float | None = None) -> Returned | events.HostLost | NewReports | None:
+        """Return the next result, lost host, or job that has reported; None if nothing came within `timeout` seconds, or `wake` was called.
 
         Raises:
             ControllerFailed: nothing more will arrive.

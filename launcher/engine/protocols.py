@@ -34,6 +34,9 @@ class Link(Protocol):
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
         """Cancel these attempts, or all."""
 
+    def stop(self, attempts: list[str]) -> None:
+        """Ask these attempts to stop at their next report."""
+
     def take_back(self, attempts: list[str]) -> None:
         """Ask for attempts that have not started."""
 

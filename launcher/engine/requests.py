@@ -23,6 +23,7 @@ __all__ = [
     "QueuedJob",
     "Request",
     "Retry",
+    "Stop",
     "Submit",
 ]
 
@@ -57,6 +58,13 @@ class Submit:
 @frozen
 class Cancel:
     """Cancel one job."""
+
+    num: int
+
+
+@frozen
+class Stop:
+    """Ask one job to stop at its next report."""
 
     num: int
 
@@ -102,4 +110,4 @@ class Detach:
     hurry: bool
 
 
-Request = Submit | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach
+Request = Submit | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach | Stop

@@ -18,10 +18,12 @@ from launcher.engine.state import OVER, HostPhase, HostState, RunState, Unfinish
 from launcher.engine.stealing import WorkStealing
 from launcher.events import Event
 from launcher.util.frozen import frozen
+from remote_agent.protocol.report import Report
 from remote_agent.protocol.resources import Resources, Room
 
 __all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
 
+_STOPPED = "stopped before it started"
 #: How many seconds an interrupted run waits for a host whose link is gone.
 _INTERRUPTED_PATIENCE = 30.0
 #: A link that brings nothing of a job counts as working after this many seconds (at most `host_loss_timeout`): a job may take hours.
@@ -177,6 +179,16 @@ class Scheduler(RunState):
             return []
         return self._all(events.AttemptStarted(at, num, attempt, host, slot, started_at))
 
+    def observe_reported(
+        self, at: float, host: str, num: int, attempt: int, number: int, report: Report
+    ) -> list[Event]:
+        """Observe what an attempt has reported. On a new link, everything that its host has comes again."""
+        job = self.current(num, attempt, host)
+        if job is None or job.ended is not None or number <= job.reported:
+            return []
+        written = report.to_json()
+        return self._all(events.JobReported(at, num, attempt, host, number, report.at, report.step, written["values"]))
+
     def observe_ended(
         self,
         at: float,
@@ -186,12 +198,14 @@ class Scheduler(RunState):
         status: str,
         duration: float | None,
         error: dict[str, Any] | None,
+        *,
+        stopped: bool = False,
     ) -> list[Event]:
         """Observe that an attempt has its outcome. Its files may still be on their way."""
         job = self.current(num, attempt, host)
         if job is None or job.ended is not None:
             return []
-        return self._all(events.AttemptEnded(at, num, attempt, host, status, duration, error))
+        return self._all(events.AttemptEnded(at, num, attempt, host, status, duration, error, stopped))
 
     def observe_collected(self, at: float, host: str, num: int, attempt: int) -> list[Event]:
         """Observe that all files of an attempt have arrived. The job returns, or another attempt follows."""
@@ -267,6 +281,14 @@ class Scheduler(RunState):
             return []
         out = self._all(events.JobCancelling(at, num))
         return out + self._fail(at, job, "cancelled", "cancelled before it started") if num in self.pending else out
+
+    def stop(self, at: float, num: int) -> list[Event]:
+        """Ask a job to stop. One that waits here never starts. If it is on a host, the caller asks it there."""
+        job = self.jobs.get(num)
+        if job is None or job.is_ending or job.ended is not None:
+            return []
+        out = self._all(events.JobStopping(at, num))
+        return out + self._fail(at, job, "cancelled", _STOPPED) if num in self.pending else out
 
     def retry(self, at: float, returned: events.JobReturned, needs: Resources | None = None) -> list[Event]:
         """Run a job that has returned once more. `needs`: see `submit`."""
@@ -356,7 +378,7 @@ class Scheduler(RunState):
             job = self.jobs[num]
             if job.ended is not None:
                 out += self._settle(at, job)
-            elif self.policies.on_host_loss == "retry" and self.interrupted is None and not job.is_cancelled:
+            elif self.policies.on_host_loss == "retry" and self.interrupted is None and not job.is_ending:
                 out += self._try_again(at, job, why)
             else:
                 out += self._lose(at, job, f"{host} was given up: {why}")
@@ -446,12 +468,16 @@ class Scheduler(RunState):
         if (
             ended["status"] == "FAILED"
             and self.interrupted is None
-            and not job.is_cancelled
+            and not job.is_ending
             and self.policies.may_retry(kind, job.attempt - job.unstarted)
         ):
             return self._all(events.JobRequeued(at, job.num, job.attempt, job.host, f"retried after: {kind}"))
         status, duration, error = ended["status"], ended["duration"], ended["error"]
-        return self._all(events.JobReturned(at, job.num, job.attempt, job.host, status, duration, error, job.overrides))
+        return self._all(
+            events.JobReturned(
+                at, job.num, job.attempt, job.host, status, duration, error, job.overrides, ended["stopped"]
+            )
+        )
 
     def _try_again(self, at: float, job: UnfinishedJob, why: str, *, is_taken_back: bool = False) -> list[Event]:
         """Replace an attempt that was given up or never started, unless the job was cancelled in the meantime."""
@@ -460,6 +486,8 @@ class Scheduler(RunState):
             out += self._fail(at, job, "cancelled", f"cancelled before it started: {self.interrupted.why}")
         elif job.is_cancelled:
             out += self._fail(at, job, "cancelled", "cancelled before it started")
+        elif job.is_stopping:
+            out += self._fail(at, job, "cancelled", _STOPPED)
         return out
 
     def _fail(self, at: float, job: UnfinishedJob, kind: str, message: str) -> list[Event]:

@@ -60,6 +60,9 @@ class UnfinishedJob:
     failed_on: set[str] = field(default_factory=set)
     overrides: tuple[str, ...] = ()
     is_cancelled: bool = False
+    is_stopping: bool = False
+    #: The number of its attempt's last report.
+    reported: int = 0
     needs: Resources | None = None
     #: How many of its attempts came back unstarted. They do not count as tries.
     unstarted: int = 0
@@ -67,6 +70,11 @@ class UnfinishedJob:
     place: int = 0
     #: The monotonic time at which its host is given up if the job has not ended. The scheduler sets it, like the times of a host.
     due: float | None = field(default=None, compare=False)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the user wants it to end, so that it gets no further attempt."""
+        return self.is_cancelled or self.is_stopping
 
 
 @dataclass
@@ -205,6 +213,8 @@ class RunState:
                 self.jobs[event.num].has_started = True
                 self.fresh.append(event.num)
                 self._note_working_link(event.host, None)
+            case events.JobReported():
+                self.jobs[event.num].reported = event.number
             case events.AttemptEnded():
                 self._apply_attempt_ended(event)
             case events.JobReturned():
@@ -212,6 +222,8 @@ class RunState:
             case events.JobCancelling():
                 self.jobs[event.num].is_cancelled = True
                 self.fresh.append(event.num)
+            case events.JobStopping():
+                self.jobs[event.num].is_stopping = True
             case events.JobRequeued():
                 self._apply_job_requeued(event)
             case events.JobRetried():
@@ -278,13 +290,19 @@ class RunState:
         job = self.jobs[event.num]
         self.pending.remove(event.num)
         job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
+        job.reported = 0
         self._assigned += 1
         job.place = self._assigned
         self.hosts[event.host].jobs.add(event.num)
 
     def _apply_attempt_ended(self, event: events.AttemptEnded) -> None:
         job = self.jobs[event.num]
-        job.ended = {"status": event.status, "duration": event.duration, "error": event.error}
+        job.ended = {
+            "status": event.status,
+            "duration": event.duration,
+            "error": event.error,
+            "stopped": event.stopped,
+        }
         host = self.hosts[event.host]
         host.jobs.discard(event.num)
         host.collecting.add(event.num)

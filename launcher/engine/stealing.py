@@ -90,7 +90,7 @@ class WorkStealing:
         """Return the jobs to take back from a host, those first that it would start last."""
         host = view.host
         waiting = [self.state.jobs[num] for num in sorted(host.jobs, reverse=True)]
-        waiting = [job for job in waiting if not (job.has_started or job.is_cancelled or job.num in self.asked)]
+        waiting = [job for job in waiting if not (job.has_started or job.is_ending or job.num in self.asked)]
         beyond_slots = view.waiting - sum(asked[1] == host.name for asked in self.asked.values())
         ripe = []
         for place, job in enumerate(waiting):

@@ -193,6 +193,7 @@ def make_job_return(
         error=error,
         hooks=envelope.hooks if envelope is not None else [],
         code=(envelope.code if envelope is not None else {}) or code,
+        stopped=event.stopped,
     )
 
 

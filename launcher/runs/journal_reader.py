@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.errors import JournalError, RunError
-from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
+from launcher.events import AttemptEnded, Event, HookFired, JobReported, JobReturned, from_json
 from launcher.runs.journal_format import (
     FOLDER,
     MALFORMED,
@@ -32,6 +32,7 @@ from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import ResultParts
 
 if TYPE_CHECKING:
@@ -220,6 +221,12 @@ class JournalReader:
         rows = self._rows(f"select seq, data from events where kind in ({marks}) order by seq", kinds)  # noqa: S608 - only marks
         for seq, data in rows:
             yield seq, self._decoded(_event, data)
+
+    def reports(self, num: int) -> list[Report]:
+        """Return what the last attempt of a job that has reported has reported, in order."""
+        rows = self._rows("select data from events where num=? and kind='job_reported' order by seq", (num,))
+        found = [event for event in (self._decoded(_event, row[0]) for row in rows) if isinstance(event, JobReported)]
+        return [event.report for event in found if event.attempt == found[-1].attempt]
 
     def last_event_at(self) -> float | None:
         """Return when the latest event happened; None if there is none."""
@@ -413,4 +420,6 @@ def _event(text: Any) -> Event:
             raise ValueError(f"status {event.status[:50]!r}")
         if event.error is not None:
             JobError.from_json(event.error)
+    elif isinstance(event, JobReported):
+        event.report  # noqa: B018 - this checks it
     return event

@@ -18,6 +18,7 @@ from launcher.runs.journal_reader import JournalReader
 from launcher.util.exhaustive import assert_never
 from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean, clean_all
+from remote_agent.protocol.report import Value
 
 __all__ = ["AttemptStatus", "JobStatusLine", "RunStatus", "driver", "read_jobs", "read_status"]
 
@@ -118,6 +119,11 @@ class JobStatusLine:
     value: str = ""
     environment: dict[str, str] | None = None
     is_warm: bool = False
+    #: The step of its last report, and the last value of each name that it has reported.
+    step: float | None = None
+    reported: dict[str, Value] = field(default_factory=dict)
+    #: Whether it was asked to stop early, and did.
+    is_stopped: bool = False
     queued_at: float | None = None
     returned_at: float | None = None
 
@@ -145,6 +151,8 @@ class JobStatusLine:
             "environment": self.environment,
             "warm": self.is_warm,
             "value": self.value,
+            "step": self.step,
+            "stopped": self.is_stopped,
             "queued_at": self.queued_at,
             "returned_at": self.returned_at,
             "attempts": [attempt.to_json() for attempt in self.attempts],
@@ -217,6 +225,7 @@ def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
             events.AttemptEnded()
             | events.AttemptStarted()
             | events.JobAssigned()
+            | events.JobReported()
             | events.JobRequeued()
             | events.JobRetried()
             | events.JobReturned()
@@ -235,6 +244,7 @@ def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
             | events.HostUnknown()
             | events.HostUnusable()
             | events.JobCancelling()
+            | events.JobStopping()
             | events.Note()
             | events.OutputArrived()
             | events.OutputsUnmatched()
@@ -257,6 +267,7 @@ def _apply_to(
     event: events.AttemptEnded
     | events.AttemptStarted
     | events.JobAssigned
+    | events.JobReported
     | events.JobRequeued
     | events.JobRetried
     | events.JobReturned,
@@ -264,12 +275,17 @@ def _apply_to(
     match event:
         case events.JobAssigned():
             job.state = "assigned"
+            job.step, job.reported, job.is_stopped = None, {}, False
             job.attempts.append(AttemptStatus(event.attempt, event.host, assigned_at=event.at))
         case events.AttemptStarted():
             job.state = "running"
             for attempt in _attempts(job, event.attempt):
                 attempt.state, attempt.started_at = "running", event.at
                 attempt.slot, attempt.host_started_at = event.slot, event.started_at
+        case events.JobReported():
+            report = event.report
+            job.step = report.step if report.step is not None else job.step
+            job.reported.update(report.values)
         case events.AttemptEnded():
             for attempt in _attempts(job, event.attempt):
                 attempt.state, attempt.ended_at = event.status, event.at
@@ -282,7 +298,7 @@ def _apply_to(
                     attempt.state, attempt.ended_at = "taken back" if event.is_taken_back else "given up", event.at
         case events.JobReturned():
             job.state, job.duration, job.error = event.status, event.duration, event.error
-            job.returned_at = event.at
+            job.returned_at, job.is_stopped = event.at, event.stopped
         case events.JobRetried():
             job.state, job.error, job.duration, job.returned_at = "waiting", None, None, None
             for attempt in _attempts(job, event.attempt):

@@ -105,7 +105,9 @@ class RunHooks:
 
     def _tell_record(self, hook: str, record: dict[str, Any], num: int | None) -> None:
         name, error = record["callback"], record["error"]
-        made: list[events.Event] = [events.HookFired(time.time(), hook, name, "controller", record["ok"], num)]
+        made: list[events.Event] = []
+        if hook != "on_job_report" or error is not None:  # it fires very often
+            made.append(events.HookFired(time.time(), hook, name, "controller", record["ok"], num))
         if error is not None:
             message = f"{error['type']}: {error['message']}"
             made.append(events.Warned(time.time(), f"callback {name}.{hook}", message, error["traceback"], num))
@@ -114,7 +116,8 @@ class RunHooks:
                 self.aborted = f"callback {name} raised in {hook}: {error['message']}"
                 if hook not in _START + _END:
                     self._engine.interrupt(self.aborted)
-        self.publish(made)
+        if made:
+            self.publish(made)
 
     def fire_end(self, what: Callable[[], Mapping[str, Any]]) -> None:
         """Fire the end hook with `what()`. The journal records it first."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from launcher.errors import SessionError
 from remote_agent.job import JobError, JobReturn, RemoteJobError
+from remote_agent.protocol.report import Report
 
 __all__ = ["Job", "JobCancelled", "JobOwner", "JobState"]
 
@@ -46,6 +47,12 @@ class JobOwner(Protocol):
 
     def cancel_job_of(self, num: int) -> None:
         """Ask for a job to be cancelled."""
+
+    def stop_job_of(self, num: int) -> None:
+        """Ask for a job to be asked to stop."""
+
+    def reports_of(self, num: int) -> list[Report]:
+        """Return what a job has reported so far."""
 
 
 class JobCancelled(RemoteJobError, concurrent.futures.CancelledError):
@@ -191,6 +198,24 @@ class Job(concurrent.futures.Future[T]):
         if not was_cancelled:
             self._owner.cancel_job_of(self.num)
         return True
+
+    def stop(self) -> bool:
+        """Ask the job to stop early. Its next `launcher.report` raises StopRequested there, once; `JobReturn.stopped` says that it did.
+
+        A job that never reports goes on to its end. A job that waits never starts, and is cancelled.
+
+        Returns:
+            Whether it was asked. False if it has already returned.
+        """
+        if self.done():
+            return False
+        self._owner.stop_job_of(self.num)
+        return True
+
+    @property
+    def reports(self) -> list[Report]:
+        """What the job has reported so far, in order: each with `step`, `values` and `at`. Of its last attempt, if there were more."""
+        return self._owner.reports_of(self.num)
 
     def cancelled(self) -> bool:
         """Whether it was cancelled before it ran."""

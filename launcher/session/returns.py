@@ -58,7 +58,14 @@ class SessionReturns:
         """
         num = job_return.num
         own = self._own_config(num) if payload is None else self._setup_now().own_config(num, payload)
-        return self._setup_now().hook_config(job_return, *own)
+        return self._setup_now().hook_config(job_return.output_dir, *own)
+
+    def report_config(self, num: int) -> Any:
+        """Return the config for `on_job_report`, as it was sent."""
+        job = self._engine.reader.job(num)
+        if job is None:
+            raise LauncherError(f"job {num} is not in the journal")
+        return self._setup_now().hook_config(job[1], *self._setup_now().own_config(num, job[2]))
 
     def fail_by_hook(self, num: int, error: dict[str, Any]) -> None:
         """Make a job FAILED, now and when the run is resumed, because an `on_job_return` with the policy `fail` has raised."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.config.lazy import import_omegaconf
-from launcher.engine.engine import Engine
+from launcher.engine.engine import Engine, NewReports
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
 from launcher.runs import cancel_requests
@@ -53,10 +53,13 @@ if TYPE_CHECKING:
     from launcher.transports.early_connections import EarlyConnections
     from remote_agent.callbacks.composite import Callbacks
     from remote_agent.job import JobReturn
+    from remote_agent.protocol.report import Report
 
 __all__ = ["Observer", "RunSession", "SessionConf"]
 
 Observer = Callable[[events.Event], None]
+#: Of how many jobs that report the config is kept.
+_MAX_CONFIGS = 100
 
 
 @frozen
@@ -137,6 +140,9 @@ class RunSession:
         self.next_num = setup.first_num
         self._engine: Engine | None = None
         self._next_hearing = 0.0
+        #: Number of a job -> its config for `on_job_report`; and the error of that hook if it has failed the job.
+        self._report_configs: dict[int, Any] = {}
+        self._failed_by_report: dict[int, dict[str, Any]] = {}
         self.unreached: list[str] = []
         self.is_over = False
         self.is_detached = False
@@ -192,6 +198,7 @@ class RunSession:
             meanwhile=import_omegaconf,
         )
         self.hooks = RunHooks(setup, engine, self.interrupts)
+        engine.tells_reports = setup.callbacks.has("on_job_report") and "on_job_report" not in setup.fired_elsewhere
         self._engine = engine
         self.made_returns = SessionReturns(lambda: self.setup, engine)
 
@@ -312,6 +319,14 @@ class RunSession:
     def cancel_job_of(self, num: int) -> None:
         """Ask for a job to be cancelled. Any thread may call it."""
         self.engine.cancel(num)
+
+    def stop_job_of(self, num: int) -> None:
+        """Ask for a job to be asked to stop. Any thread may call it."""
+        self.engine.stop_job(num)
+
+    def reports_of(self, num: int) -> list[Report]:
+        """Return what a job has reported so far. Any thread may call it."""
+        return self.engine.reader.reports(num)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -486,10 +501,52 @@ class RunSession:
         if isinstance(item, events.HostLost):
             self.hooks.fire("on_host_lost", config=self.setup.root_config, host=item.host, jobs=list(item.jobs))
             return None
+        if isinstance(item, NewReports):
+            self._fire_reports(item.num)
+            return None
         return self.receive(item)
+
+    def _fire_reports(self, num: int) -> None:
+        """Fire `on_job_report` for what a job has reported since the last time."""
+        job = self.unfinished.get(num)
+        for event in self.engine.pop_reports(num) if job is not None else ():
+            if num in self._failed_by_report or self.hooks.is_cut:
+                return
+            report = event.report
+            self.wait_shown()
+            records = self.hooks.fire(
+                "on_job_report",
+                num=num,
+                config=self._report_config(num),
+                job=job,
+                step=report.step,
+                values=report.values,
+            )
+            bad = [record for record in records if not record["ok"] and record["on_error"] == "fail"]
+            if bad:
+                # It becomes FAILED when it has ended.
+                self._failed_by_report[num] = bad[0]["error"]
+                self.engine.cancel(num)
+
+    def _report_config(self, num: int) -> Any:
+        """Return the config of a job that runs. It is decoded once for all reports of the job, as long as few jobs report."""
+        if num not in self._report_configs:
+            while len(self._report_configs) >= _MAX_CONFIGS:
+                del self._report_configs[next(iter(self._report_configs))]
+            try:
+                self._report_configs[num] = self.made_returns.report_config(num)
+            except Exception as error:  # as in `_hook_config`  # noqa: BLE001
+                self.hooks.warn("config", f"job {num}: its config cannot be decoded: {type(error).__name__}: {error}")
+                self._report_configs[num] = None
+        return self._report_configs[num]
 
     def receive(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
         """Make the JobReturn and fire its hook. `only`: the positions of the callbacks for which it fires."""
+        num = item.event.num
+        self._report_configs.pop(num, None)
+        failed = self._failed_by_report.pop(num, None)
+        if failed is not None:
+            self.made_returns.fail_by_hook(num, failed)
         job_return = self.made_returns.make(item)
         if self.callbacks.has("on_job_return"):
             self.wait_shown()

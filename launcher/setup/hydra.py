@@ -337,8 +337,8 @@ class HydraSetup(RunSetup):
         config = self.pickler.loads(payload)["config"]
         return config, split(config)
 
-    def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
-        """Return the config for `on_job_return`: the job's, with its `hydra` node. See `RunSetup`."""
+    def hook_config(self, output_dir: str | None, cfg: Any, hydra_cfg: Any) -> Any:
+        """Return the config for `on_job_return` and `on_job_report`: the job's, with its `hydra` node. See `RunSetup`."""
         from omegaconf import OmegaConf
 
         if cfg is None or hydra_cfg is None:

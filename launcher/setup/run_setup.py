@@ -551,11 +551,11 @@ class RunSetup:
         cfg = config if OmegaConf.is_config(config) else make_config(config)
         return cfg, make_config({"hydra": content["hydra"]})
 
-    def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
-        """Return the config for `on_job_return`. `cfg` and `hydra_cfg` come from `own_config`, and are changed here."""
+    def hook_config(self, output_dir: str | None, cfg: Any, hydra_cfg: Any) -> Any:
+        """Return the config for `on_job_return` and `on_job_report`. `cfg` and `hydra_cfg` come from `own_config`, and are changed here."""
         full = opened(cfg, hydra_cfg)
         if hydra_cfg is not None:
-            full.hydra.runtime.output_dir = literal(str(job_return.output_dir))
+            full.hydra.runtime.output_dir = literal(str(output_dir))
         return full
 
     def hook_returns(self, returns: Any) -> Any:

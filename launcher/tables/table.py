@@ -123,7 +123,12 @@ def read_rows(reader: JournalReader, jobs: Iterable[JobStatusLine]) -> tuple[lis
                 values[stored.num] = values_of(plain_value(stored))
             except ResultNotDecoded as error:
                 unread[clean(error)[:200]] += 1
-    return [Row(job, settings_of(job.overrides), values.get(job.num, {})) for job in jobs], dict(unread)
+    return [Row(job, settings_of(job.overrides), values.get(job.num) or _reported(job)) for job in jobs], dict(unread)
+
+
+def _reported(job: JobStatusLine) -> dict[str, Cell]:
+    """The values that a job without a result has reported so far."""
+    return {} if job.state in ("COMPLETED", "FAILED") else values_of(job.reported)
 
 
 def sort_rows(rows: Iterable[Row], by: str) -> list[Row]:

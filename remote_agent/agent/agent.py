@@ -28,6 +28,7 @@ from remote_agent.agent.link.listener import Listener
 from remote_agent.agent.queries import Queries
 from remote_agent.agent.queue import JobQueue
 from remote_agent.agent.reaper import Reaper
+from remote_agent.agent.reports import Reports
 from remote_agent.agent.running import RunningJobs
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
@@ -47,6 +48,8 @@ __all__ = ["Agent", "log_crash"]
 IDLE_EXIT = 120.0
 #: The same for an agent that never got a hello and has no link. Its controller gave up while the agent started.
 UNGREETED_EXIT = 5.0
+#: A job's first report is seen within this many seconds, and further ones sooner.
+FIRST_REPORT = 0.4
 #: If this many bytes wait, messages to the controller are sent at once.
 _SEND_AT_ONCE = 1 << 16
 
@@ -71,7 +74,7 @@ class Agent:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
-        for name in ("streams", "payload", "blobs", "logs"):
+        for name in ("streams", "payload", "blobs", "logs", "reports"):
             make_private_folder(os.path.join(where.spool, name))
         self._controller = controller = Controller(
             paths, selector, self._on_hello, self._on_greeted, self._on_link_gone
@@ -93,8 +96,11 @@ class Agent:
         )
         self._gpus = gpus = GpuPool(run, controller.note, background)
         self._queue = JobQueue(attempts, zygotes, controller, gpus)
-        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller, gpus)
-        self._reaper = Reaper(paths, attempts, self._queue, zygotes, self._running, background, controller)
+        self._reports = Reports(paths, attempts, self._queue, controller)
+        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller, gpus, self._reports)
+        self._reaper = Reaper(
+            paths, attempts, self._queue, zygotes, self._running, background, controller, self._reports
+        )
         self._delivery = Delivery(paths, attempts, zygotes, background, controller)
         self._queue.start = self._running.start
         gpus.waiting_processes, gpus.end_waiting = self._running.waiting_pids, self._running.close_workers
@@ -107,6 +113,7 @@ class Agent:
         controller.handlers.update(
             job=self._queue.on_job,
             cancel=self._running.on_cancel,
+            stop=self._reports.on_stop,
             go=self._queue.on_go,
             take_back=self._queue.on_take_back,
             ack=self._delivery.on_ack,
@@ -169,11 +176,11 @@ class Agent:
         if self._held_for:
             return self._held_for
         active = self._attempts.active()
-        if self._controller.is_live and active:
+        if active and (self._controller.is_live or self._reports.is_reading):
             return 0.1
         if any(attempt.is_polled or attempt.kill_at or attempt.deadline for attempt in active):
             return 0.1
-        return HEARTBEAT / 20
+        return FIRST_REPORT if active else HEARTBEAT / 20
 
     def _wake(self) -> None:
         try:
@@ -244,6 +251,7 @@ class Agent:
             if poll and attempt.is_polled:
                 self._reaper.poll(attempt)
             if poll:
+                self._reports.read(attempt, now)
                 self._delivery.watch_streams(attempt)
         self._reaper.sweep(now)
         alone = self._controller.seconds_alone(now)

@@ -13,6 +13,7 @@ from typing import Iterator, Optional
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames
+from remote_agent.agent.reports import report_frames
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths, outputs_root
@@ -52,8 +53,11 @@ class Delivery:
             attempt.is_streaming = False
             attempt.is_final_sent = False
             attempt.early_send = None
+            attempt.reports.sent = 0
             if attempt.final is not None and attempt.is_synced:
                 self.send(attempt)
+            elif attempt.reports.kept and self._controller.link is not None:
+                self._controller.link.outbox.add_source(report_frames(attempt, self._attempts.log))
 
     def send(self, attempt: Attempt) -> None:
         """Send a result. The job's output follows when its process is gone."""
@@ -82,6 +86,7 @@ class Delivery:
     def _frames(self, attempt: Attempt) -> Iterator[Piece]:
         if attempt.final is None or attempt.id not in self._attempts:
             return  # acknowledged while it waited for its turn
+        yield from report_frames(attempt, self._attempts.log)
         envelope, parts, reference = attempt.final
         payload = b""
         if parts.file:

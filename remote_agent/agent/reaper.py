@@ -12,6 +12,7 @@ from typing import Callable, List, Optional, Set, Tuple
 from remote_agent.agent.left_behind import still_changing
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue
+from remote_agent.agent.reports import Reports
 from remote_agent.agent.running import RunningJobs
 from remote_agent.agent.spool.attempt import Attempt, Recorded, error_of_status, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
@@ -64,6 +65,7 @@ class Reaper(ZygoteListener):
         running: RunningJobs,
         background: BackgroundThread,
         controller: Controller,
+        reports: Reports,
     ) -> None:
         self._paths = paths
         self._attempts = attempts
@@ -72,6 +74,7 @@ class Reaper(ZygoteListener):
         self._running = running
         self._background = background
         self._controller = controller
+        self._reports = reports
         self._ended_tokens: Set[str] = set()
         self._sweep_at = 0.0
         self.on_over: Callable[[Attempt], None] = lambda attempt: None
@@ -164,6 +167,7 @@ class Reaper(ZygoteListener):
         if attempt.final is None:
             kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
             self._adopt_orphan_file(attempt)
+        self._reports.read(attempt, time.monotonic(), is_last=True)
         if attempt.final is None and self._never_began(attempt):
             attempt.hand_overs += 1
             self._queue.requeue(attempt)
@@ -176,6 +180,7 @@ class Reaper(ZygoteListener):
         attempt.is_polled = attempt.awaits_zygote = False
         self._queue.release_slot(attempt)
         self._attempts.ended(attempt)
+        self._reports.forget(attempt)
         self._ended_tokens.add(self._paths.token(attempt))
         self.on_over(attempt)
 

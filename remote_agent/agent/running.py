@@ -15,6 +15,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Set
 from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue, started
+from remote_agent.agent.reports import Reports
 from remote_agent.agent.shares import variables
 from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
@@ -24,6 +25,7 @@ from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import ERROR_KINDS, JobError
 from remote_agent.protocol import wire
+from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Cancel, Result, Start
@@ -62,6 +64,7 @@ class RunningJobs:
         zygotes: Zygotes,
         controller: Controller,
         gpus: GpuPool,
+        reports: Reports,
     ) -> None:
         self._paths = paths
         self._selector = selector
@@ -70,6 +73,7 @@ class RunningJobs:
         self._zygotes = zygotes
         self._controller = controller
         self._gpus = gpus
+        self._reports = reports
         self._unconfirmed: List[Attempt] = []
         self._workers = Workers()
         self.on_end: Callable[[Attempt], None] = lambda attempt: None
@@ -106,6 +110,7 @@ class RunningJobs:
         """The spec for the process of an attempt. `payload_file`: where its payload is, if that is not sent along."""
         slot_env: Dict[str, Optional[str]] = dict(self._variables(attempt))
         slot_env[TOKEN] = self._paths.token(attempt)
+        slot_env[REPORTS] = self._paths.reports(attempt)
         job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
         return ForkSpec(job, slot_env, self._paths.spool, payload_file, attempt.cpus, self._queue.threads)
 
@@ -359,9 +364,11 @@ class RunningJobs:
                 attempt.state_at = reference if not header["error"] else None
         elif header["t"] == "outcome":
             if attempt.outcome is None and attempt.final is None:
+                self._reports.read(attempt, time.monotonic(), is_last=True)
                 self._outcome(attempt, header, frame.payload)
         elif header["t"] == "done":
             if attempt.final is None:
+                self._reports.read(attempt, time.monotonic(), is_last=True)
                 self._done(attempt, header, frame.payload)
             self._unconfirmed.append(attempt)
         elif header["t"] == "ending":

@@ -19,6 +19,7 @@ CONTROLLER_HOOKS = (
     "on_multirun_start",
     "on_multirun_end",
     "on_job_return",
+    "on_job_report",
     "on_host_lost",
 )
 #: Hooks that fire on the host, in the process of the job (or in its epilogue, if the job died).
@@ -68,6 +69,9 @@ class Callback:
 
     def on_job_return(self, config: Any, job_return: Any, *args: Any, **kwargs: Any) -> None:
         """On the controller, when a JobReturn arrives, in that order. Plain Hydra does not have this hook."""
+
+    def on_job_report(self, config: Any, job: Any, step: Any, values: Any, *args: Any, **kwargs: Any) -> None:
+        """On the controller, when a job has reported (`launcher.report`). `job.stop()` asks it to stop. Plain Hydra does not have this hook."""
 
     def on_host_lost(self, config: Any, host: str, jobs: Any, *args: Any, **kwargs: Any) -> None:
         """On the controller, when a host is given up. `jobs` are the numbers of the jobs that it still had."""

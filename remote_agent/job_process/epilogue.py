@@ -9,6 +9,7 @@ from typing import Any, Dict, List
 
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.job import JobError, LateValue, RemoteJobError
+from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink
 from remote_agent.job_process.result import Result
 from remote_agent.job_process.run import JobRun, Prepared
@@ -69,6 +70,7 @@ class Epilogue(JobRun):
     def _take_up_death(self) -> Result:
         """Make the job FAILED by what killed it, because there is no outcome."""
         error = self._epilogue.envelope.error or JobError("killed")
+        self.job_return.stopped = reports.was_stopped()
         self.fail(error)
         logger.error("Job died: %s", error)
         return Result(NO_PARTS._replace(codec=self.prepared.codec), b"", self.value, "FAILED")
@@ -76,6 +78,7 @@ class Epilogue(JobRun):
     def _take_up_outcome(self, outcome: Envelope) -> Result:
         """Use the outcome of a job that died in an end hook."""
         self.abort = outcome.abort
+        self.job_return.stopped = outcome.stopped
         if outcome.error is not None:
             self.job_return.error = outcome.error
             self.job_return.return_value = RemoteJobError(outcome.error, self.job_return.host)

@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import JobError, JobReturn, RemoteJobError
+from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink, private_opener
 from remote_agent.job_process.config_pickle import rewrite_config_pickle
 from remote_agent.job_process.context import JobContext, make_context
@@ -26,6 +27,7 @@ from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol import messages, wire
+from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Imported
@@ -127,6 +129,7 @@ class JobRun:
         )
         told = self.job_return
         set_current_job(CurrentJob(told.num, told.job_id, told.attempt, told.host, self.output_dir))
+        reports.begin(spec.slot_env.get(REPORTS) or "")
 
     def run(self) -> None:
         """Run the attempt, from the first frame to `done`."""
@@ -136,12 +139,15 @@ class JobRun:
         self.gate.reclaim()
         hold_standard_fds()
         self._end_clock()
+        self.job_return.stopped = reports.was_stopped()
         outcome = self._outcome()
         if self.owed:
             self.fire_end_hooks()
             self.normalize_job_return()
+            reports.end()
             self.done(outcome)
         else:
+            reports.end()
             self._send_done(SAME, b"")
 
     # -- before the application ----------------------------------------------------------------------------------
@@ -212,7 +218,9 @@ class JobRun:
             self._fire_start_hooks(context)
             if self.job_return.error is None:
                 args, kwargs = ((context.task_cfg,), {}) if context.call is None else self._arguments(context.call)
+                reports.let_stop(True)
                 value, raised = self.gate.call_task(self.task, args, kwargs)
+                reports.let_stop(False)
                 # The process goes on for a while, so free now what only the task needed.
                 del args, kwargs
                 if raised is None:
@@ -222,6 +230,9 @@ class JobRun:
         try:
             if isinstance(raised, SystemExit) and exit_code_of(raised) == 0:
                 self._succeed(None)
+            elif isinstance(raised, reports.StopRequested):
+                # It has not caught it, so what it has reported last is its result.
+                self._succeed(raised.values)
             elif raised is not None:
                 self.fail(error_of_exception(raised), raised)
         finally:
@@ -409,6 +420,7 @@ class JobRun:
             hooks=self.hooks,
             code=self.prepared.spec.code,
             abort=self.abort,
+            stopped=bool(job_return.stopped),
         )
 
 

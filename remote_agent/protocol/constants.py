@@ -10,6 +10,7 @@ __all__ = [
     "MANIFEST_VERSION",
     "MANIFEST_WHOLE",
     "NEED",
+    "REPORTS",
     "SPARE",
     "SPARE_ENVIRONMENT",
     "THREADS",
@@ -31,5 +32,7 @@ SPARE = "spare"
 #: In front of the key of an environment, in place of the Python of a spare.
 SPARE_ENVIRONMENT = "environment:"
 WARM = "warm"
+#: The variable that tells the processes of a job the folder in which they report (`remote_agent/shared/report_ring.py`).
+REPORTS = "HYDRA_REMOTE_LAUNCHER_REPORTS"
 #: Variables that say how many threads numerical libraries start.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

@@ -31,6 +31,7 @@ _ABSENT = {
     "hooks": list,
     "code": dict,
     "abort": None,
+    "stopped": False,
 }
 
 
@@ -45,6 +46,7 @@ class Envelope(NamedTuple):
         hooks: the hooks that fired, in order, as `{"hook", "callback", "ok", "error", "on_error"}`.
         code: the snapshot that ran.
         abort: the callback that asked to stop the run.
+        stopped: the job was asked to stop, and has learned it from a report.
     """
 
     status: str
@@ -56,6 +58,7 @@ class Envelope(NamedTuple):
     hooks: List[Dict[str, Any]]
     code: Dict[str, Any]
     abort: Optional[str]
+    stopped: bool
 
     @classmethod
     def of_failure(
@@ -67,7 +70,7 @@ class Envelope(NamedTuple):
     ) -> "Envelope":
         """Make the envelope of a failed job whose process did not make one."""
         duration = None if started_at is None or ended_at is None else max(0.0, ended_at - started_at)
-        return cls("FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None)
+        return cls("FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None, stopped=False)
 
     def to_json(self) -> Dict[str, Any]:
         """Return the envelope as a JSON object, which `from_json` reads."""

@@ -134,6 +134,13 @@ class Go(TypedDict):
     t: Literal["go"]
 
 
+class Stop(TypedDict):
+    """Ask these attempts to stop at their next report. One that has not started never does. One that has ended stays as it is."""
+
+    t: Literal["stop"]
+    attempts: List[str]
+
+
 class Finish(TypedDict):
     """The run is over. `keep`: its spool stays. `interrupted`: it was stopped, and no process is left for later runs."""
 
@@ -206,7 +213,7 @@ class Welcome(TypedDict):
 
     The states of attempts are its payload, in as many parts as needed. (pid, hostname and spool are for debugging.)
     `logout`: those of the notes that say what the end of the login session does to the agent. `takes_back`: it knows the message
-    `take_back`. `too_small`: why no job of the size that the run says can run there. `room`: a Room, which says what of the host the run's
+    `take_back`, and `stops` the message `stop`. `too_small`: why no job of the size that the run says can run there. `room`: a Room, which says what of the host the run's
     jobs may take; None from an earlier version, which knows no jobs of sizes of their own.
     """
 
@@ -223,6 +230,7 @@ class Welcome(TypedDict):
     notes: List[str]
     logout: List[str]
     takes_back: bool
+    stops: bool
     too_small: str
     room: Optional[Dict[str, Any]]
     more: bool
@@ -353,6 +361,14 @@ class Output(TypedDict):
     attempt: str
     stream: str
     offset: int
+
+
+class Reports(TypedDict):
+    """What an attempt has reported. `items`: [number, Report] of each, in order; numbers begin with 1 and have gaps where nothing was kept."""
+
+    t: Literal["reports"]
+    attempt: str
+    items: List[Any]
 
 
 class Surveyed(TypedDict):
@@ -573,6 +589,7 @@ FromController = Union[
     TakeBack,
     Ack,
     Go,
+    Stop,
     Finish,
     Look,
     Survey,
@@ -596,6 +613,7 @@ FromAgent = Union[
     Tree,
     FilesEnd,
     Output,
+    Reports,
     Surveyed,
     EnvironmentsListed,
     GpusListed,
@@ -632,6 +650,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
         "notes": list,
         "logout": list,
         "takes_back": False,
+        "stops": False,
         "too_small": "",
         "room": None,
         "more": False,

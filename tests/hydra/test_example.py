@@ -71,6 +71,43 @@ def test_the_example_of_ask_and_tell_finds_the_minimum(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_example_of_pruning_runs_without_a_host(tmp_path: Path) -> None:
+    """As a search, and as a plain Hydra app, which nobody stops."""
+    folder = shutil.copytree(_EXAMPLE.parent / "pruning", tmp_path / "pruning")
+    done = apps.python("search.py", cwd=folder)
+    assert done.stdout.startswith("30 trials, ")
+    apps.python("my_app.py", "-m", "lr=0.1,0.2", "seconds=0", cwd=folder)
+    assert len(list(folder.glob("multirun/*/*/?/my_app.log"))) == 2
+
+
+_HYDRA_HOOK = """
+from hydra.experimental.callback import Callback
+
+
+class Prune(Callback):
+    def on_job_report(self, config, job, step, values, **kwargs):
+        if step >= 3:
+            print("stop", job.num, config.lr, config.hydra.job.num, sorted(values))
+            job.stop()
+
+    def on_multirun_end(self, config, job_returns, **kwargs):
+        print("end", [(one.status.name, one.stopped, sorted(one.return_value)) for one in job_returns])
+"""
+
+
+@pytest.mark.slow
+def test_a_hook_of_a_hydra_app_stops_its_job_through_the_plugin(tmp_path: Path) -> None:
+    """A callback of Hydra's own kind, from the app's config. The job could go on for minutes."""
+    folder = shutil.copytree(_EXAMPLE.parent / "pruning", tmp_path / "pruning")
+    (folder / "hooks.py").write_text(_HYDRA_HOOK)
+    with (folder / "config.yaml").open("a") as file:
+        file.write("hydra:\n  callbacks:\n    prune:\n      _target_: hooks.Prune\n")
+    done = apps.python("my_app.py", "-m", "hydra/launcher=remote", "lr=0.9", "steps=3000", "seconds=0.1", cwd=folder)
+    assert "stop 0 0.9 0 ['loss']" in done.stdout
+    assert "end [('COMPLETED', True, ['loss'])]" in done.stdout
+
+
+@pytest.mark.slow
 def test_the_example_uploads_without_a_host(s3: Any, example: Path) -> None:
     """It uses the local transport, through the plugin."""
     apps.python("my_app.py", "-m", "hydra/launcher=remote", _FORWARD, "foo=a,b", cwd=example)

@@ -34,6 +34,7 @@ from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
@@ -137,6 +138,8 @@ class Controller:
     def go(self) -> None: ...
 
     def take_back(self, attempts: list[str]) -> None: ...
+
+    def stop(self, attempts: list[str]) -> None: ...
 
     def sync(self, number: int) -> None: ...
 
@@ -400,6 +403,26 @@ def test_what_a_host_was_not_given_it_cannot_give_back(tmp_path: Path) -> None:
     for _ in range(100):
         controller.decide(facts.Dropped("h", "7.1", "full"), facts.Opened("h"))
     assert len(controller.events) == before
+
+
+@holds("reports_at_once")
+def test_reports_without_end(link: Link) -> None:
+    """An agent sends a hundred at a time."""
+    item = [1, {"at": 1.0, "step": None, "values": {}}]
+    assert len(link.hear({"t": "reports", "attempt": "0.1", "items": [item] * 1000})) == 1
+    with pytest.raises(HostBroken, match="1,001 reports in a message"):
+        link.hear({"t": "reports", "attempt": "0.1", "items": [item] * 1001})
+
+
+@holds("reports")
+def test_only_so_many_reports_of_a_job_are_kept(tmp_path: Path, small: Callable[[str, int], None]) -> None:
+    """Its host goes on, and so does the job. A number that was there, or that is too high, is no report."""
+    small("reports", 3)
+    controller = Controller(tmp_path)
+    controller.decide(facts.Started("h", "0.1", 0, 1.0))
+    items = tuple((number, Report(number, {"a": 1}, 1.0)) for number in (-1, 0, 1, 1, 2, 2**40, 3, 4, 5))
+    controller.decide(facts.Reported("h", "0.1", items), facts.Reported("other", "0.1", items))
+    assert [event.number for event in controller.of(events.JobReported)] == [1, 2, 3]
 
 
 @holds("hooks")

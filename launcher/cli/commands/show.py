@@ -215,12 +215,15 @@ def _state(job: JobStatusLine) -> str:
 
 
 def _print_job(status: RunStatus, job: JobStatusLine) -> None:
-    from launcher.display.text import clean_lines, error_line, seconds
+    from launcher.display.text import clean_lines, error_line, report_text, seconds
 
-    print(f"job {status.run}#{job.num}: {_state(job)}" + (f" after {seconds(job.duration)}" if job.duration else ""))
+    took = f" after {seconds(job.duration)}" if job.duration else ""
+    print(f"job {status.run}#{job.num}: {_state(job)}{took}{', stopped early' if job.is_stopped else ''}")
     if job.overrides:
         print(f"  overrides: {clean(' '.join(job.overrides))}")
     print(f"  output in {clean_line(job.output_dir)}")
+    if job.reported:
+        print(f"  reported: {report_text(job.step, job.reported)}")
     if job.value:
         print(f"  value: {job.value}")
     if job.environment is not None:

@@ -220,6 +220,7 @@ class Controller:
                 "notes": list(self._notes),
                 "logout": self._logout,
                 "takes_back": True,
+                "stops": True,
                 "too_small": more["too_small"],
                 "room": more["room"],
                 "more": bool(items),

@@ -7,7 +7,8 @@ started. `is_claimed` says that the claim is on the disk: from then on the attem
 
 import os
 import signal
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_agent.agent.spool.log import Reference
 from remote_agent.job import JobError
@@ -16,7 +17,11 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import ResultParts
 
-__all__ = ["Attempt", "Recorded", "error_of_status", "failed_envelope"]
+__all__ = ["Attempt", "KeptReports", "Recorded", "error_of_status", "failed_envelope"]
+
+
+#: How many reports of an attempt are kept.
+MAX_REPORTS = 1000
 
 
 class Recorded(NamedTuple):
@@ -25,6 +30,39 @@ class Recorded(NamedTuple):
     envelope: Envelope
     parts: ResultParts
     reference: Optional[Reference]
+
+
+class KeptReports:
+    """The last reports of an attempt.
+
+    Attributes:
+        kept: (number, record) of each, in order.
+        sent: the number of the last one that was sent over the present link.
+        places: ring -> the number of its last record that was kept.
+        latest: the time of the latest one, by the host's clock.
+    """
+
+    def __init__(self) -> None:
+        self.kept: Deque[Tuple[int, Reference]] = deque()
+        self.sent = 0
+        self.places: Dict[str, int] = {}
+        self.latest = 0.0
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last one; 0 if there is none."""
+        return self.kept[-1][0] if self.kept else 0
+
+    def add(self, header: Dict[str, Any], reference: Reference) -> List[Reference]:
+        """Add one by its record. Returns the records that are not needed any more."""
+        self.kept.append((header["number"], reference))
+        self.places[header["ring"]] = header["place"]
+        self.latest = max(self.latest, header["at"])
+        return [self.kept.popleft()[1]] if len(self.kept) > MAX_REPORTS else []
+
+    def move(self, moved: Dict[int, Reference]) -> None:
+        """Update all references after the log was rewritten."""
+        self.kept = deque((number, moved[reference.offset]) for number, reference in self.kept)
 
 
 class Attempt:
@@ -111,6 +149,14 @@ class Attempt:
         self.stream_dropped = {"stdout": 0, "stderr": 0}
         #: A source of the present link reads its streams.
         self.is_streaming = False
+        self.reports = KeptReports()
+
+    def add_report(self, header: Dict[str, Any], reference: Reference) -> List[Reference]:
+        """Add a report by its record. Returns the records that are not needed any more."""
+        gone = self.reports.add(header, reference)
+        for one in gone:
+            self.references.remove(one)
+        return gone
 
     @property
     def is_active(self) -> bool:
@@ -137,6 +183,7 @@ class Attempt:
         self.references = [moved[reference.offset] for reference in self.references]
         self.payload = new(self.payload)
         self.state_at = new(self.state_at)
+        self.reports.move(moved)
         if self.outcome is not None:
             self.outcome = self.outcome._replace(reference=new(self.outcome.reference))
         if self.final is not None:

@@ -140,6 +140,11 @@ class Attempts:
         attempt.references.append(reference)
         return reference
 
+    def record_report(self, attempt: Attempt, number: int, ring: str, place: int, at: float, report: bytes) -> None:
+        """Append a report, which was read from this place of this ring. Of many, only the last ones are kept."""
+        header = {"number": number, "ring": ring, "place": place, "at": at}
+        self.log.forget(attempt.add_report(header, self.record(attempt, "report", header, report)))
+
     def record_claim(self, attempt: Attempt) -> None:
         """Record that this attempt is about to start, and may never be started again.
 
@@ -416,7 +421,7 @@ class Attempts:
             attempt = self._by_id[header["a"]] = Attempt(_unknown_spec(header["a"]))
         attempt.references.append(reference)
         try:
-            _apply_record(attempt, name, header, reference)
+            _apply_record(attempt, name, header, reference, self.log)
         except ValueError as error:
             # An earlier version accepted what this one refuses. Treat the record like a damaged one.
             self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
@@ -473,7 +478,7 @@ def _unknown_spec(attempt_id: str) -> JobSpec:
     )
 
 
-def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
+def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference, log: SpoolLog) -> None:
     if name == "accepted":
         attempt.spec = JobSpec.from_json(header["spec"])
         attempt.payload, attempt.payload_blob = reference, header.get("blob")
@@ -491,6 +496,8 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
         attempt.cancel = header["kind"]
     elif name == "cut":
         attempt.cut = {key: value for key, value in header.items() if key not in ("r", "a")}
+    elif name == "report":
+        log.forget(attempt.add_report(header, reference))
     elif name == "hook":
         attempt.entered.append((header["hook"], header["index"]))
     elif name == "state":

@@ -40,6 +40,10 @@ class SpoolPaths:
         """The file of an attempt's payload, beside the log."""
         return os.path.join(self.spool, "payload", attempt.id + suffix)
 
+    def reports(self, attempt: Attempt) -> str:
+        """The folder in which an attempt reports (`remote_agent/shared/report_ring.py`)."""
+        return os.path.join(self.spool, "reports", attempt.id)
+
     def orphan(self, attempt: Attempt) -> str:
         """The file to which a job writes its frames if there is no agent."""
         return os.path.join(self.spool, "orphan-" + attempt.id)

@@ -7,6 +7,7 @@ import pytest
 from launcher import events
 from launcher.engine.scheduler import Policies, Scheduler
 from launcher.engine.state import OVER, HostPhase
+from remote_agent.protocol.report import Report
 from tests.launcher.engine.schedulers import assigned, end, ready, returned, submit
 
 
@@ -574,3 +575,86 @@ class TestEveryJobHasALimit:
         assert self.lost(scheduler, 501.0) == []
         assert self.lost(scheduler, 600.0) == []
         assert self.lost(scheduler, 601.0) == ["a"]
+
+
+class TestStoppingEarly:
+    """A job that was asked to stop early."""
+
+    @staticmethod
+    def _running(**policies):
+        scheduler = ready(Scheduler(["a"], Policies(**policies)))
+        submit(scheduler, 3)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        assert scheduler.hosts["a"].jobs == {0, 1}
+        return scheduler
+
+    def test_it_is_asked_once(self):
+        """A second time, or when it was cancelled, or when it has returned, nothing follows."""
+        scheduler = self._running()
+        assert [event.kind for event in scheduler.stop(0.0, 0)] == ["job_stopping"]
+        assert scheduler.stop(0.0, 0) == []
+        scheduler.cancel(0.0, 1)
+        assert scheduler.stop(0.0, 1) == []
+        assert scheduler.stop(0.0, 77) == []
+
+    def test_one_that_has_its_outcome_is_left_alone(self):
+        """Its files may still be coming."""
+        scheduler = self._running()
+        scheduler.observe_ended(0.0, "a", 0, 1, "COMPLETED", 1.0, None)
+        assert scheduler.stop(0.0, 0) == []
+        (made,) = scheduler.observe_collected(0.0, "a", 0, 1)
+        assert not made.stopped
+
+    def test_one_that_waits_here_never_starts(self):
+        """It returns at once, and is no failure of a host."""
+        scheduler = self._running()
+        made = scheduler.stop(0.0, 2)
+        assert [event.kind for event in made] == ["job_stopping", "job_returned"]
+        assert made[1].error["kind"] == "cancelled"
+        assert made[1].error["message"] == "stopped before it started"
+        assert 2 not in scheduler.jobs
+
+    def test_one_that_fails_is_not_tried_again(self):
+        """The retries are for jobs whose result somebody wants."""
+        scheduler = self._running(retries={"*": 3})
+        scheduler.stop(0.0, 0)
+        assert returned(end(scheduler, "a", 0, kind="exception")) == [(0, "FAILED", "exception")]
+
+    def test_one_whose_host_is_lost_runs_nowhere_else(self):
+        """It is lost, as one that was cancelled."""
+        scheduler = self._running(on_host_loss="retry")
+        scheduler.stop(0.0, 0)
+        made = scheduler.give_up(0.0, "a", "gone")
+        assert [(event.num, event.error["kind"]) for event in made if event.kind == "job_returned"] == [(0, "lost")]
+
+    def test_one_that_comes_back_unstarted_never_starts(self):
+        """Whether its host is full, or was asked for it."""
+        scheduler = self._running()
+        scheduler.stop(0.0, 1)
+        made = scheduler.observe_dropped(0.0, "a", 1, 1, "full")
+        assert [event.kind for event in made] == ["job_requeued", "job_returned"]
+        assert made[1].error["message"] == "stopped before it started"
+
+
+class TestReports:
+    """What jobs report."""
+
+    def test_each_report_of_the_current_attempt_is_taken_once(self):
+        """By its number, which goes up. After the outcome, and from another host or attempt, there is none."""
+        scheduler = ready(Scheduler(["a"], Policies(retries={"*": 1})))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        report = Report(1, {"loss": 0.5}, 2.0)
+
+        def observe(number, attempt=1, host="a"):
+            return [event.number for event in scheduler.observe_reported(0.0, host, 0, attempt, number, report)]
+
+        assert [observe(number) for number in (1, 1, 3, 2, 0, -1, 4)] == [[1], [], [3], [], [], [], [4]]
+        assert observe(5, attempt=2) == observe(5, host="b") == []
+        end(scheduler, "a", 0, kind="exception")
+        scheduler.plan(0.0, 0.0)
+        assert observe(5) == []
+        assert observe(1, attempt=2) == [1]
+        scheduler.observe_ended(0.0, "a", 0, 2, "COMPLETED", 1.0, None)
+        assert observe(2, attempt=2) == []

@@ -45,6 +45,7 @@ def every_event() -> list[events.Event]:
         "tuple[str, ...]": ("a", "b"),
         "tuple[int, ...]": (1, 2),
         "dict[str, Any] | None": {"kind": "lost", "causes": [{"a": "b"}]},
+        "dict[str, Any]": {"loss": 0.5, "lost": ["nan"]},
         "dict[str, int]": {"FAILED": 1},
         "float | None": 2.5,
         "int | None": 4,

@@ -35,6 +35,7 @@ KWARGS = {
     "on_job_start": {"config": 1, "task_function": print},
     "on_job_end": {"config": 1, "job_return": 2},
     "on_job_return": {"config": 1, "job_return": 2},
+    "on_job_report": {"config": 1, "job": 4, "step": 3, "values": {"loss": 0.5}},
     "on_host_lost": {"config": 1, "host": "gpu1", "jobs": [3]},
 }
 

@@ -21,10 +21,10 @@ ERROR = JobError("killed", "SIGKILL", "killed by SIGKILL", "Traceback ...", sign
 JOB = JobSpec(3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0, Resources(1, 4, 1 << 30))
 
 
-FAILED = Envelope("FAILED", ERROR, 1.5, 3, 1.5, "app", [HOOK], {"hash": "abc", "dirty": False}, "c")
+FAILED = Envelope("FAILED", ERROR, 1.5, 3, 1.5, "app", [HOOK], {"hash": "abc", "dirty": False}, "c", stopped=True)
 
 
-DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None)
+DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None, stopped=False)
 
 
 PARTS = NO_PARTS._replace(value=Part(0, 5, "ab"), codec="plain")
