@@ -36,6 +36,7 @@ __all__ = [
     "JobRequeued",
     "JobRetried",
     "JobReturned",
+    "JobTakenOver",
     "Note",
     "OutputArrived",
     "OutputsUnmatched",
@@ -223,6 +224,21 @@ class JobReturned(EventBase):
     duration: float | None
     error: dict[str, Any] | None
     overrides: tuple[str, ...] = ()
+
+
+@frozen
+class JobTakenOver(EventBase):
+    """The job does not run, because a run that this one continues has completed one with the same config. Its `JobReturned` follows at once.
+
+    `of_run`, `of_num`: the run that ran it, and its number there.
+    """
+
+    kind: ClassVar[str] = "job_taken_over"
+    num: int
+    of_run: str
+    of_num: int
+    attempt: int
+    host: str
 
 
 @frozen
@@ -496,6 +512,7 @@ Event = (
     | JobRequeued
     | JobRetried
     | JobReturned
+    | JobTakenOver
     | Note
     | OutputArrived
     | OutputsUnmatched
