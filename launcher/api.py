@@ -103,9 +103,16 @@ def multirun(
         from launcher.session.session import Session, SessionConf, live_of
         from launcher.setup.run_setup import RunSetup
 
+        if options.continue_sweep:
+            # All of them are compared with those of earlier runs before the first one runs.
+            configs = list(configs)
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=folder, options=options
         )
+        if options.continue_sweep or options.same_code:
+            from launcher.setup.earlier import continued
+
+            setup = continued(setup, _paired(setup.configs, overrides), task)
         with Session(setup, SessionConf(observers, early=early, live=live_of("MULTIRUN", options))) as session:
             session.drive(_paired(setup.configs, overrides), task)
     return session.returns

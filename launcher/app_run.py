@@ -84,7 +84,7 @@ def prepare(
     taken: Snapshot | None = None,
     why_imported: str = "",
 ) -> AppRun:
-    """Compose and check everything before anything is sent.
+    """Compose and check everything before anything is sent. A sweep may continue the one in its folder.
 
     Args:
         mode: `RUN` or `MULTIRUN`.
@@ -134,9 +134,15 @@ def prepare(
         )
         if composition.is_hydra:
             app_run = _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close, taken)
-            return dataclasses.replace(app_run, setup=_completed(app, app_run.setup, why_imported))
+            return _continued(dataclasses.replace(app_run, setup=_completed(app, app_run.setup, why_imported)))
         plain = PlainAppSetup.of(app, composition, composite, options, folder, overrides, taken)
+
+        def drive(session: Session, detach: bool) -> None:
+            # A list, so that the journal has all of it before the first job is sent.
+            session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
+
         setup = _completed(app, plain, why_imported)
+        return _continued(AppRun(setup, composition.count, composition.job_overrides, drive, opened.close))
     except ConfigError as error:
         opened.close()
         if app.failure is None:
@@ -148,11 +154,16 @@ def prepare(
         opened.close()
         raise
 
-    def drive(session: Session, detach: bool) -> None:
-        # A list, so that the journal has all of it before the first job is sent.
-        session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
-    return AppRun(setup, composition.count, composition.job_overrides, drive, opened.close)
+def _continued(app_run: AppRun) -> AppRun:
+    """The run, which continues earlier ones if that was asked for."""
+    options = app_run.setup.options
+    if not (options.continue_sweep or options.same_code):
+        return app_run
+    from launcher.setup.earlier import continued
+
+    sources = None if app_run.jobs is None else ((None, one) for one in app_run.jobs())
+    return dataclasses.replace(app_run, setup=continued(app_run.setup, sources))
 
 
 class _ImportHereError(UsageError):

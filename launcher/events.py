@@ -39,6 +39,7 @@ __all__ = [
     "JobRetried",
     "JobReturned",
     "JobStopping",
+    "JobTakenOver",
     "Note",
     "OutputArrived",
     "OutputsUnmatched",
@@ -235,6 +236,21 @@ class JobReturned(EventBase):
     error: dict[str, Any] | None
     overrides: tuple[str, ...] = ()
     stopped: bool = False
+
+
+@frozen
+class JobTakenOver(EventBase):
+    """The job does not run, because a run that this one continues has completed one with the same config. Its `JobReturned` follows at once.
+
+    `of_run`, `of_num`: the run that ran it, and its number there.
+    """
+
+    kind: ClassVar[str] = "job_taken_over"
+    num: int
+    of_run: str
+    of_num: int
+    attempt: int
+    host: str
 
 
 @frozen
@@ -541,6 +557,7 @@ Event = (
     | JobRetried
     | JobReturned
     | JobStopping
+    | JobTakenOver
     | Note
     | OutputArrived
     | OutputsUnmatched

@@ -339,6 +339,25 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
+    continue_sweep: bool = _field(
+        False,
+        Option(
+            checks.flag,
+            "Continue the sweep in its folder: a job does not run again if one with the same config has completed there.",
+            Group.FAILURES,
+            Form.FLAG,
+            flags=("--continue",),
+        ),
+    )
+    same_code: bool = _field(
+        False,
+        Option(
+            checks.flag,
+            "With --continue: refuse to take over jobs that ran other code than that of now.",
+            Group.FAILURES,
+            Form.FLAG,
+        ),
+    )
     retries: int | Mapping[str, int] = _field(
         0,
         Option(

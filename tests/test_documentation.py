@@ -14,7 +14,7 @@ SOURCES = sorted(
     path for top in ("launcher", "remote_agent", "hydra_plugins", "benchmarks") for path in (ROOT / top).rglob("*.py")
 )
 #: Names of ours that are no modules of today: what older versions stored, and loggers.
-STORED = {"launcher/setup/from_journal.py", "remote_agent/shared/job_log.py"}
+STORED = {"launcher/runs/record.py", "remote_agent/shared/job_log.py"}
 
 
 def anchors(page: Path) -> set[str]:

@@ -75,6 +75,10 @@ class RemoteLauncherConf:
     shutdown_timeout: Any = None
     #: The time that processes have to end if a job started them and did not wait for them.
     children_timeout: Any = 2.0
+    #: Continue the sweep in its folder: a job does not run again if one with the same config has completed there.
+    continue_sweep: bool = False
+    #: With --continue: refuse to take over jobs that ran other code than that of now.
+    same_code: bool = False
     #: How often a failed job is tried again: a number, or a number for each kind of error.
     retries: Any = 0
     #: What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another host;

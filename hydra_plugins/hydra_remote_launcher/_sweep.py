@@ -25,6 +25,7 @@ from launcher.display.tally import Tally
 from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageError
 from launcher.options import LaunchConf
 from launcher.session.session import Session, SessionConf
+from launcher.setup.earlier import continued
 from launcher.setup.hydra import HydraSetup, callback_entries
 from launcher.transports.early_connections import EarlyConnections
 
@@ -76,7 +77,7 @@ class Sweep:
         self._earlier: list[Any] = []
         self._session: Session | None = None
         # Before the sweeper writes there: if another run has this folder, the config names another one from now on.
-        self._setup, self._claim = self._make_setup(0).take_folder()
+        self._setup, self._claim = continued(self._make_setup(0), None).take_folder()
 
     @classmethod
     def set_up(
@@ -183,7 +184,13 @@ class Sweep:
             session.__exit__(None, None, None)
             self._earlier += list(session.returns)
         if session is not None or num != self._setup.first_num:
-            self._setup = dataclasses.replace(self._make_setup(num), instead=self._setup.instead)
+            before = self._setup
+            self._setup = dataclasses.replace(
+                self._make_setup(num),
+                instead=before.instead,
+                continues=before.continues,
+                kept_folders=before.kept_folders,
+            )
         if session is not None:
             # Its journal is beside the earlier one, which is read until the sweep has ended.
             self._setup = dataclasses.replace(

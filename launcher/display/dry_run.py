@@ -26,7 +26,7 @@ def print_dry_run(plan: DryRun, stream: TextIO) -> None:
 
 
 def _lines(plan: DryRun) -> Iterator[str]:
-    jobs = "jobs that its sweeper decides" if plan.jobs is None else count(len(plan.jobs), "job")
+    jobs = "jobs that its sweeper decides" if plan.jobs is None else count(len(plan.running), "job")
     yield f"{clean_line(plan.task)} would run {jobs}; results in {clean_line(plan.folder)}"
     yield "nothing was sent, and no hook fired"
     yield from _sent(plan)
@@ -63,7 +63,8 @@ def _host_line(plan: DryRun, host: PlannedHost) -> str:
         slots = f"{count(int(host.slots), 'job')} at once"
     parts = [slots, *([_amounts(host.has)] if _amounts(host.has) else [])]
     if plan.jobs is not None:
-        takes = "all jobs" if host.jobs == len(plan.jobs) else f"{host.jobs:,} of the {count(len(plan.jobs), 'job')}"
+        running = len(plan.running)
+        takes = "all jobs" if host.jobs == running else f"{host.jobs:,} of the {count(running, 'job')}"
         parts.append(f"could take {takes}")
     if host.environment is not None:
         last = f", last time environment {host.environment.last_key[:12]}" if host.environment.last_key else ""
@@ -80,8 +81,8 @@ def _job_lines(plan: DryRun) -> Iterator[str]:
     if not plan.jobs:
         return
     failing = plan.failing
-    rest = [job for job in plan.jobs if job.failure is None]
-    shown = [*failing, *rest][:MAX_ROWS]
+    rest = [job for job in plan.running if job.failure is None]
+    shown = [*failing, *rest, *(job for job in plan.jobs if job.taken_from)][:MAX_ROWS]
     common, different = varying([job.overrides for job in shown])
     every = {job.hosts for job in rest}
     yield ""
@@ -90,8 +91,9 @@ def _job_lines(plan: DryRun) -> Iterator[str]:
     for job, overrides in zip(shown, different, strict=True):
         needs = f"  needs {_amounts(job.needs).removeprefix('has ')}" if job.needs else ""
         hosts = f"  on {clean_line(', '.join(job.hosts))}" if len(every) > 1 and job.hosts else ""
+        taken = f"  is taken over from {job.taken_from}" if job.taken_from else ""
         failure = f"  FAILS: {shorten(job.failure[1], 300)}" if job.failure is not None else ""
-        yield f"  {job.num}  {overrides}{needs}{hosts}{failure}".rstrip()
+        yield f"  {job.num}  {overrides}{needs}{hosts}{taken}{failure}".rstrip()
     if len(plan.jobs) > len(shown):
         yield f"  ... and {count(len(plan.jobs) - len(shown), 'more job')}"
     if failing:

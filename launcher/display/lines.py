@@ -79,6 +79,8 @@ class EventLines:
         self._total = total
         self._counted_at = 0.0
         self._cutter = LineCutter() if shows_output else None
+        #: Jobs that were taken over, until their JobReturned comes.
+        self._taken: set[int] = set()
         #: Host -> the last shown reason why it gets no jobs, because a host with little room changes its state again and again.
         self._closed: dict[str, str] = {}
         #: Job -> the error of its attempt, until it is known whether another attempt follows.
@@ -106,6 +108,9 @@ class EventLines:
             case events.AttemptEnded():
                 if event.status == "FAILED":
                     self._failed[event.num] = f"FAILED: {shorten(error_line(event.error), 300)}"
+                return []
+            case events.JobTakenOver():
+                self._taken.add(event.num)
                 return []
             case events.JobReturned():
                 return self._on_job_returned(event)
@@ -253,6 +258,10 @@ class EventLines:
 
     def _on_job_returned(self, event: events.JobReturned) -> list[Line]:
         tally = self._tally
+        if event.num in self._taken:
+            # A note says of all of them together that they were taken over.
+            self._taken.remove(event.num)
+            return []
         self._failed.pop(event.num, None)
         where = f" on {event.host}" if event.host else ""
         took = f" after {seconds(event.duration)}" if event.duration is not None else ""

@@ -173,6 +173,8 @@ def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> No
     if tally.kinds:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in tally.kinds.most_common())
         parts[1] += f" ({kinds})"
+    if tally.taken_over:
+        parts[0] += f" ({tally.taken_over:,} of them before)"
     if tally.retried:
         parts.append(f"{count(tally.retried, 'attempt')} repeated")
     if tally.warnings:
@@ -217,6 +219,7 @@ def summary_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (
             "failed": tally.failed,
             "failed_by_kind": dict(tally.kinds),
             "repeated_attempts": tally.retried,
+            "taken_over": tally.taken_over,
             "warnings": tally.warnings,
             "unmatched_outputs": dict(tally.unmatched),
             "started_at": tally.started_at,

@@ -142,6 +142,9 @@ class Tally:
         self.completed = 0
         self.failed = 0
         self.retried = 0
+        self.taken_over = 0
+        #: Whether the next JobReturned is that of a job that was taken over.
+        self._is_taking_over = False
         self.kinds: Counter[str] = Counter()
         self.failures: list[Row] = []
         self.done: list[Row] = []
@@ -190,6 +193,9 @@ class Tally:
                 self._move(event.num, "collecting", event.host)
             case events.JobReturned():
                 self._on_job_returned(event)
+            case events.JobTakenOver():
+                self.taken_over += 1
+                self._is_taking_over = True
             case events.OutputsUnmatched():
                 self.unmatched.update(event.patterns)
             case events.Warned():
@@ -364,8 +370,10 @@ class Tally:
 
     def _on_job_returned(self, event: events.JobReturned) -> None:
         self._move(event.num, "", "")
-        self._returned_since += 1
-        host = self._host(event.host) if event.host else None
+        # A job that was taken over says nothing of this run's hosts, nor of its rate.
+        is_own, self._is_taking_over = not self._is_taking_over, False
+        self._returned_since += is_own
+        host = self._host(event.host) if event.host and is_own else None
         row = Row(
             event.num, event.host, event.attempt, event.status, event.duration, tuple(event.overrides), event.error
         )

@@ -159,6 +159,10 @@ class Decider:
             case requests.Retry():
                 job = self.effects.jobs[item.returned.num] = self.effects.from_journal(item.returned.num)
                 decided.add(self._scheduler.retry(at, item.returned, job.spec.needs))
+            case requests.TakeOver():
+                for taken in item.jobs:
+                    self._take_taken_over(at, taken, decided)
+                decided.act(item.done.set)
             case requests.Detach():
                 decided.add(self._scheduler.detach(at, item.run, item.why, hurry=item.hurry))
             case facts.Connected():
@@ -251,6 +255,12 @@ class Decider:
         elif self._scheduler.interrupted is not None:
             why = f"cancelled before it started: {self._scheduler.interrupted.why}"
             decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))
+
+    def _take_taken_over(self, at: float, taken: requests.TakenOver, decided: _Round) -> None:
+        job = taken.job
+        self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", job.spec)
+        self._journal.put_result(taken.stored)
+        decided.add(self._scheduler.take_over(at, taken.returned, taken.of_run, taken.of_num))
 
     def _take_cancel(self, at: float, item: requests.Cancel, decided: _Round) -> None:
         decided.add(self._scheduler.cancel(at, item.num))

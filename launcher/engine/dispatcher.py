@@ -23,9 +23,9 @@ from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.decider import Decider
 from launcher.engine.disconnect import close_all, wait_for_ends
 from launcher.engine.inbox import Inbox
-from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request, Stop
+from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request, Stop, TakenOver, TakeOver
 from launcher.engine.scheduler import HostPhase, Scheduler
-from launcher.errors import JournalError, JournalMoved, RunError
+from launcher.errors import JournalError, JournalMoved, RunError, SessionError
 from launcher.host_limits import limit
 from launcher.results.owners import Ownership
 from launcher.runs.journal import Journal, JournalReader, Returned
@@ -156,6 +156,18 @@ class Dispatcher:
     def interrupt(self, why: str, *, kill: bool = False) -> None:
         """Cancel everything. With `kill`, jobs get no grace period."""
         self.ask(Interrupt(why, kill))
+
+    def take_over(self, jobs: Sequence[TakenOver]) -> None:
+        """Add jobs that an earlier run has completed. Returns when the journal has them.
+
+        Raises:
+            SessionError: the run ended before that.
+        """
+        done = threading.Event()
+        self.ask(TakeOver(tuple(jobs), done))
+        while not done.wait(_JOURNAL_RETRY):
+            if self.crash is not None or self._stopping.is_set():
+                raise SessionError("the run ended while it took over jobs of earlier runs; continue it again")
 
     def record(
         self,

@@ -165,7 +165,9 @@ class Effects:
             folder.close()
 
     def _return(self, event: events.JobReturned) -> None:
-        job = self.jobs.pop(event.num)
+        job = self.jobs.pop(event.num, None)
+        if job is None:
+            return  # it was taken over from an earlier run, and nothing is under way
         if job.folder is None and job.aside:
             job.folder = _folder_of(job, self._hold)
         if job.folder is not None:

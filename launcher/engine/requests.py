@@ -5,12 +5,14 @@ Rule: they are plain values, so that any thread can make them.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher import events
 from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Owners
+from launcher.runs.journal import StoredResult
 from launcher.util.frozen import frozen
 from remote_agent.protocol.job_spec import JobSpec
 
@@ -25,6 +27,8 @@ __all__ = [
     "Retry",
     "Stop",
     "Submit",
+    "TakeOver",
+    "TakenOver",
 ]
 
 
@@ -102,6 +106,25 @@ class Retry:
 
 
 @frozen
+class TakenOver:
+    """A job that an earlier run has completed. `of_run`, `of_num`: the run that ran it, and its number there."""
+
+    job: QueuedJob
+    stored: StoredResult
+    returned: events.JobReturned
+    of_run: str
+    of_num: int
+
+
+@frozen
+class TakeOver:
+    """Add jobs that have returned already. `done` is set when the journal has them."""
+
+    jobs: tuple[TakenOver, ...]
+    done: threading.Event
+
+
+@frozen
 class Detach:
     """Give all jobs to hosts, because the controller is about to detach."""
 
@@ -110,4 +133,4 @@ class Detach:
     hurry: bool
 
 
-Request = Submit | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach | Stop
+Request = Submit | Cancel | Interrupt | GiveUp | AddToJournal | Retry | TakeOver | Detach | Stop

@@ -7,6 +7,7 @@ test can run ten thousand histories a minute.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
@@ -289,6 +290,15 @@ class Scheduler(RunState):
             return []
         out = self._all(events.JobStopping(at, num))
         return out + self._fail(at, job, "cancelled", _STOPPED) if num in self.pending else out
+
+    def take_over(self, at: float, returned: events.JobReturned, of_run: str, of_num: int) -> list[Event]:
+        """Add a job that an earlier run has completed."""
+        num, attempt, host = returned.num, returned.attempt, returned.host
+        return self._all(
+            events.JobQueued(at, num, returned.overrides),
+            events.JobTakenOver(at, num, of_run, of_num, attempt, host),
+            dataclasses.replace(returned, at=at),
+        )
 
     def retry(self, at: float, returned: events.JobReturned, needs: Resources | None = None) -> list[Event]:
         """Run a job that has returned once more. `needs`: see `submit`."""

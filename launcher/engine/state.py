@@ -265,6 +265,7 @@ class RunState:
                 | events.EnvironmentChanged()
                 | events.EnvironmentReady()
                 | events.HookFired()
+                | events.JobTakenOver()
                 | events.Note()
                 | events.OutputArrived()
                 | events.OutputsUnmatched()

@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
+from launcher.util.equality import is_equal
 from launcher.util.terminal_text import clean
 from remote_agent.job import JobError, JobReturn, with_article
 
@@ -130,21 +131,12 @@ def _compare_values(before: Outcome, after: Outcome) -> Comparison:
         )
     except Exception as error:  # noqa: BLE001 - a pickle may raise anything
         return Comparison(None, (f"COMPLETED both times; a value cannot be decoded: {type(error).__name__}: {error}",))
-    is_same = _equal(one, other)
+    is_same = is_equal(one, other)
     if is_same is None:
         return Comparison(None, ("COMPLETED both times; the values cannot be compared",))
     if is_same:
         return Comparison(True, ("COMPLETED with an equal value",))
     return Comparison(False, (f"the value was {_shown(one)}", f"it is {_shown(other)}"))
-
-
-def _equal(one: Any, other: Any) -> bool | None:
-    try:
-        same = one == other
-        # Arrays compare element by element.
-        return bool(same.all()) if hasattr(same, "all") else bool(same)
-    except Exception:  # noqa: BLE001 - a user's __eq__ may raise anything: it cannot be told then
-        return None
 
 
 def _shown(value: Any, limit: int = 300) -> str:

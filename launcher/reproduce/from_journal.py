@@ -89,6 +89,7 @@ def recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, result
             raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
         host, environment = _where(reader, num)
+        taken_from, ran = _taken_from(reader, num)
         shared = reader.blob("shared") or b""
     again = dataclasses.replace(_again_of(setup, record, payload, overrides, shared), needs=spec.needs)
     values = {**os.environ, **(env or {})}
@@ -96,8 +97,26 @@ def recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, result
     missing = [name for name in names if name not in values]
     notes = [f"variables that the job had are not set here: {', '.join(missing)}"] if missing else []
     known = {name: values[name] for name in names if name in values}
+    if taken_from:
+        notes.append(
+            f"the job was taken over from {taken_from}; what its callbacks and its task are is as run {record.run} has it"
+        )
+        if again.snapshot is not None and again.snapshot.hash != ran:
+            # The code that it ran is not that of this run.
+            again = dataclasses.replace(again, snapshot=None)
     lock = setup.locks.get(host)
     return Target(f"{record.run}#{num}", again, before, known, notes, lock=lock, environment=environment)
+
+
+def _taken_from(reader: JournalReader, num: int) -> tuple[str, str]:
+    """Return the job of an earlier run that this one is, with the hash of the code that it ran; empty if it ran in its own run."""
+    for _, event in reader.events(num=num):
+        if isinstance(event, events.JobTakenOver):
+            stored = reader.result(num, event.attempt)
+            return f"{event.of_run}#{event.of_num}", str(
+                stored.envelope.code.get("hash", "")
+            ) if stored is not None else ""
+    return "", ""
 
 
 def _where(reader: JournalReader, num: int) -> tuple[str, str]:

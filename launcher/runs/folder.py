@@ -42,11 +42,15 @@ class Claim:
     Attributes:
         folder: the run's folder.
         earlier: the run that had it before, whose journal was renamed; None if there was none.
+        moved: what the `.launcher` of that run is now; None if there was none.
     """
 
-    def __init__(self, folder: Path, lock: int, made: list[Path], earlier: str | None) -> None:
+    def __init__(
+        self, folder: Path, lock: int, made: list[Path], earlier: str | None, moved: Path | None = None
+    ) -> None:
         self.folder = folder
         self.earlier = earlier
+        self.moved = moved
         self._lock = lock
         # If nobody releases the claim, the garbage collector does.
         self._release = weakref.finalize(self, _remove_unused, lock, made, os.getpid())
@@ -123,7 +127,7 @@ class _Taken(Exception):
 
 def _take(folder: Path, naming: Naming) -> Claim:
     own = folder / FOLDER
-    earlier = None
+    earlier = moved = None
     made: list[Path] = []
     folder.parent.mkdir(parents=True, exist_ok=True)
     if _make(folder, 0o777):
@@ -142,12 +146,13 @@ def _take(folder: Path, naming: Naming) -> Claim:
             folder.mkdir(parents=True, exist_ok=True)
             continue
         if not (own / "journal.sqlite").exists():
-            return Claim(folder, lock, made, earlier)
+            return Claim(folder, lock, made, earlier, moved)
         try:
             if naming is Naming.MOMENT:
                 raise _Taken
             earlier = _run_of(own)
-            os.rename(own, _free(folder / f"{FOLDER}.{earlier or 'damaged'}"))
+            moved = _free(folder / f"{FOLDER}.{earlier or 'damaged'}")
+            os.rename(own, moved)
         finally:
             os.close(lock)
 

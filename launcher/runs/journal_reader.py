@@ -287,6 +287,20 @@ class JournalReader:
         last = self._rows("select max(num) from jobs")[0][0]
         return None if last is None else self._decoded(_is, int, last)
 
+    def first_free_num(self, first: int) -> int:
+        """Return the lowest number from `first` on that no job has."""
+        rows = self._rows(
+            "select num + 1 from jobs j where num >= ? and not exists (select 1 from jobs where num = j.num + 1) and "
+            "exists (select 1 from jobs where num = ?) order by num limit 1",
+            (first, first),
+        )
+        return self._decoded(_is, int, rows[0][0]) if rows else first
+
+    def nums_after(self, num: int) -> set[int]:
+        """Return the numbers of the jobs above this one."""
+        rows = self._rows("select num from jobs where num > ?", (num,))
+        return self._decoded(lambda: {_is(int, row[0]) for row in rows})
+
     def all_returned(self) -> Iterator[JobReturned]:
         """Yield how each job ended that has returned and is not being run once more."""
         rows = self._rows("select distinct num from events where kind='job_returned' order by num")

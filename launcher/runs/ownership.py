@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from launcher.runs.journal_format import FOLDER
 from launcher.runs.journal_reader import JournalReader
 from launcher.util.terminal_text import clean_line
 
-__all__ = ["KEY", "adopt", "check_ours", "is_ours", "make_secret"]
+__all__ = ["KEY", "adopt", "check_ours", "is_ours", "is_ours_renamed", "make_secret"]
 
 #: The secret's key in the journal.
 KEY = "secret"
@@ -52,6 +53,23 @@ def check_ours(folder: Path) -> None:
             "logs'). Only if you trust whoever "
             f"made the folder, and everybody who could write to it: launcher runs --adopt {clean_line(folder)}"
         )
+
+
+def is_ours_renamed(own: Path, known: Mapping[str, str]) -> bool:
+    """Whether a journal that a later run in its folder has renamed is of the user's own.
+
+    Args:
+        own: what its `.launcher` was renamed to.
+        known: run -> secret, from journals that are the user's own.
+    """
+    if _writable_by_others(own):
+        return False
+    with JournalReader(own) as reader:
+        meta = reader.meta()
+    run = meta.get("run", "")
+    entry = index.look_up(run)
+    secret = known.get(run) or (entry.secret if entry is not None else "")
+    return bool(secret) and _is_same(secret, meta.get(KEY, ""))
 
 
 def adopt(folder: Path) -> Entry:

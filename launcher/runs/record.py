@@ -36,11 +36,31 @@ if TYPE_CHECKING:
     from launcher.setup.prepared import PreparedRun
     from launcher.setup.run_setup import RunSetup
 
-__all__ = ["RunRecord", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
+__all__ = [
+    "CONTINUED",
+    "FORMER_KINDS",
+    "RunRecord",
+    "callbacks_blob",
+    "planned_blobs",
+    "read",
+    "write_prepared",
+    "write_setup",
+]
 
 VERSION = 1
+#: The blob with the runs that this one continues (`launcher.setup.earlier`).
+CONTINUED = "continued"
 #: How many jobs a blob has.
 PART = 500
+#: The first version wrote the places of classes instead of the names of kinds.
+FORMER_KINDS = {
+    "launcher.run_setup:RunSetup": "function",
+    "launcher.commands.app_setup:PlainAppSetup": "plain_app",
+    "launcher.hydra_setup:HydraSetup": "hydra_app",
+    "launcher.reproduce_target:PlainAgain": "job_again",
+    "launcher.reproduce_target:HydraAgain": "hydra_job_again",
+    "launcher.doctor:_Setup": "probe",
+}
 _PATHS = ("identity", "known_hosts", "ssh_config")
 
 
@@ -78,6 +98,11 @@ class RunRecord:
     by_value: bool
     zygotes: dict[str, ZygoteSpec]
     end_hooks: dict[str, str]
+
+    @property
+    def kind_name(self) -> str:
+        """The name of its kind."""
+        return FORMER_KINDS.get(self.kind, self.kind)
 
 
 def write_setup(setup: RunSetup, journal: Journal) -> None:
@@ -118,6 +143,8 @@ def write_setup(setup: RunSetup, journal: Journal) -> None:
     if snapshot is not None:
         journal.put_blob("manifest", snapshot.manifest_bytes())
     _put_locks(setup, journal)
+    if setup.continues is not None:
+        journal.put_blob(CONTINUED, setup.continues.to_blob(setup.kept_folders))
     # A config that cannot be pickled yet may be picklable after the start hook, and only that counts.
     _put_state(setup, journal, is_final=False)
 
@@ -328,7 +355,8 @@ def variables(record: RunRecord) -> list[str]:
 
 
 def _options(options: LaunchConf) -> dict[str, Any]:
-    left_out = ("hosts", "hosts_file", "env")
+    # Only the run that is started continues another one, and neither who resumes it nor who runs a job of it again.
+    left_out = ("hosts", "hosts_file", "env", "continue_sweep", "same_code")
     return {
         one.name: _plain(getattr(options, one.name)) for one in dataclasses.fields(options) if one.name not in left_out
     }

@@ -229,6 +229,7 @@ def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
             | events.JobRequeued()
             | events.JobRetried()
             | events.JobReturned()
+            | events.JobTakenOver()
         ):
             if event.num in jobs:
                 _apply_to(jobs[event.num], event)
@@ -270,7 +271,8 @@ def _apply_to(
     | events.JobReported
     | events.JobRequeued
     | events.JobRetried
-    | events.JobReturned,
+    | events.JobReturned
+    | events.JobTakenOver,
 ) -> None:
     match event:
         case events.JobAssigned():
@@ -296,6 +298,9 @@ def _apply_to(
                 attempt.why = event.why
                 if attempt.ended_at is None:
                     attempt.state, attempt.ended_at = "taken back" if event.is_taken_back else "given up", event.at
+        case events.JobTakenOver():
+            why = f"taken over from {event.of_run}#{event.of_num}"
+            job.attempts.append(AttemptStatus(event.attempt, event.host, "COMPLETED", ended_at=event.at, why=why))
         case events.JobReturned():
             job.state, job.duration, job.error = event.status, event.duration, event.error
             job.returned_at, job.is_stopped = event.at, event.stopped

@@ -33,13 +33,21 @@ def drive(session: RunSession, sources: Iterable[Source], task: Any, *, detach: 
     is_planned = isinstance(sources, Sequence)
     if isinstance(sources, Sequence):
         total = str(session.next_num - session.setup.first_num + len(sources))
-        if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not session.interrupts:
+        is_continued = session.setup.continues is not None
+        if (
+            not is_continued
+            and len(sources) <= _AT_ONCE
+            and all(config is not None for config, _ in sources)
+            and not session.interrupts
+        ):
             # Each config is pickled once, and journalled as what is sent.
             made = [session.setup.job(num, task, *one) for num, one in enumerate(sources, session.next_num)]
             session.submit_made(made)
             sources = ()
         blobs = run_record.planned_blobs(session.next_num, sources, session.setup.pickler.dumps_here)
         session.engine.record(meta={"total": total}, blobs=blobs)
+        if is_continued:
+            session.take_over(sources, task)
     drive_from(session, iter(sources), task, detach=detach, is_planned=is_planned)
 
 
@@ -115,5 +123,8 @@ class _Loop:
                 if not interrupts.has_raised:
                     interrupts.add_ctrl_c()
                 return False
+            if session.next_num in session.taken:
+                session.next_num += 1
+                continue
             session.submit_made([session.setup.job(session.next_num, self.task, config, overrides)])
         return not interrupts

@@ -17,19 +17,23 @@ if TYPE_CHECKING:
     from launcher.session.hooks import RunHooks
     from launcher.setup.run_setup import RunSetup
 
-__all__ = ["claim_folder", "index_run", "record_run"]
+__all__ = ["claim_folder", "forget_earlier", "index_run", "record_run"]
 
 
 def claim_folder(setup: RunSetup, claim: Claim | None) -> tuple[RunSetup, Claim]:
-    """Claim the folder of a run, unless that was done. The user's index then no longer names an earlier run in it."""
+    """Claim the folder of a run, unless that was done."""
     if claim is None:
         setup, claim = setup.take_folder()
+    return setup, claim
+
+
+def forget_earlier(claim: Claim) -> None:
+    """Take the earlier run of a folder out of the user's index. From now on the folder's journal is that of the new run."""
     if claim.earlier is not None:
         known = index.look_up(claim.earlier)
         # The id in that journal may be wrong, so it must not remove another run from the index.
         if known is not None and known.folder.resolve() == claim.folder.resolve():
             index.remove(claim.earlier)
-    return setup, claim
 
 
 def record_run(setup: RunSetup, engine: Engine, hooks: RunHooks) -> None:

@@ -75,8 +75,9 @@ class ResumedRun(RunSession):
         self.prepared = PreparedRun(
             self.setup, reader.blob("shared") or b"", told=record.zygotes, by_value=record.by_value
         )
-        last = reader.last_num()
-        self.next_num = self.setup.first_num if last is None else last + 1
+        # Jobs that were taken over from an earlier run are in the journal before the jobs between them.
+        self.next_num = reader.first_free_num(self.setup.first_num)
+        self.taken = reader.nums_after(self.next_num)
         self.made_returns.restore(reader.meta())
         ended = reader.last_event("run_ended", "job_retried", "run_resumed", "run_started")
         again = self._chosen()
@@ -112,10 +113,15 @@ class ResumedRun(RunSession):
         """Return the hooks that an earlier controller did not fire, or in which it was interrupted."""
         places = [place for place, entry in enumerate(self.callbacks) if entry.hook("on_job_return") is not None]
         names = [entry.name for entry in self.callbacks]
+        taken = {
+            event.num
+            for _, event in self.engine.reader.events_of("job_taken_over")
+            if isinstance(event, events.JobTakenOver)
+        }
         owed = []
         for num, fired in self.engine.reader.unhooked_returns(len(places)) if places else ():
             left = [place for place in places if names[place] not in fired]
-            if left:
+            if left and num not in taken:
                 owed.append((num, left))
         return owed
 

@@ -36,7 +36,7 @@ from launcher.session.interrupts import Interrupts
 from launcher.session.job import Job
 from launcher.session.log import log_problems
 from launcher.session.loop import drive
-from launcher.session.opening import claim_folder, record_run
+from launcher.session.opening import claim_folder, forget_earlier, record_run
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
@@ -103,6 +103,7 @@ class RunSession:
         made_returns: makes the JobReturns.
         next_num: the number that the next job gets.
         unfinished: number of a job -> a job that has not returned.
+        taken: the numbers of jobs that were taken over from earlier runs.
         wait_shown: called before a hook of the controller that may print, so that the jobs' output comes first.
         unreached: hosts that could not be told that the run has ended.
         is_over: whether the run had already ended, so that it can only be read.
@@ -124,6 +125,7 @@ class RunSession:
         if conf.live is not None:
             self.wait_shown = conf.live.wait_shown
         self.unfinished: dict[int, Job[Any]] = {}
+        self.taken: set[int] = set()
         #: Number of a job -> its Job, if somebody has a reference to it.
         self._known_jobs: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
         #: The thread that takes arrivals and fires hooks.
@@ -217,6 +219,7 @@ class RunSession:
         self.build(claim.take_lock())
         try:
             record_run(self.setup, self.engine, self.hooks)
+            forget_earlier(claim)
             if not self.conf.in_own_thread:
                 self.handle_signals()
             self.wait_shown()
@@ -458,8 +461,16 @@ class RunSession:
             for num in jobs:
                 del self.unfinished[num]
             raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
-        self.next_num += len(jobs)
+        if queued:
+            self.next_num = queued[-1].num + 1
         return list(jobs.values())
+
+    def take_over(self, sources: Sequence[tuple[Any, Sequence[str]]], task: Any) -> None:
+        """Take over the next jobs that an earlier run has completed, if the run continues one. They do not run, and their hooks do not fire."""
+        from launcher.session.continuing import take_over
+
+        self.setup, taken = take_over(self.setup, self.engine, self.hooks, self.next_num, sources, task)
+        self.taken |= taken
 
     def new_job(self, num: int) -> Job[Any]:
         """Make a Job for a number that has none."""

@@ -5,6 +5,7 @@ Rule: no host is asked, and nothing is written to the run's folder. What only a 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -17,6 +18,7 @@ from launcher.util.frozen import frozen
 
 if TYPE_CHECKING:
     from launcher.engine.requests import QueuedJob
+    from launcher.setup.earlier import EarlierJob
     from launcher.setup.run_setup import RunSetup
 
 __all__ = ["DryRun", "PlannedEnvironment", "PlannedHost", "PlannedJob", "plan_run"]
@@ -65,6 +67,7 @@ class PlannedJob:
         needs: what it needs of its host; empty if that is one slot.
         hosts: those that could take it.
         config_bytes: the size of what is sent for it alone.
+        taken_from: the job of an earlier run that has completed with the same config, so that this one does not run; otherwise empty.
         failure: (kind, message) if it would fail before it is sent.
     """
 
@@ -75,6 +78,7 @@ class PlannedJob:
     hosts: tuple[str, ...]
     config_bytes: int
     failure: tuple[str, str] | None = None
+    taken_from: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -86,6 +90,7 @@ class PlannedJob:
             "resources": dict(self.needs),
             "hosts": list(self.hosts),
             "config_bytes": self.config_bytes,
+            "taken_from": self.taken_from or None,
             "error": {"kind": kind, "message": message} if self.failure else None,
         }
 
@@ -116,6 +121,11 @@ class DryRun:
     warnings: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     unknown: tuple[str, ...] = field(default=())
+
+    @property
+    def running(self) -> list[PlannedJob]:
+        """The jobs that would be run."""
+        return [job for job in self.jobs or () if not job.taken_from]
 
     @property
     def failing(self) -> list[PlannedJob]:
@@ -167,7 +177,17 @@ def plan_run(setup: RunSetup, jobs: Iterable[Sequence[str]] | None) -> DryRun:
     """
     setup = setup.in_folder(run_folder.look(setup.folder, setup.naming))
     prepared = setup.prepare()
-    planned = tuple(_jobs(setup, jobs)) if jobs is not None else None
+    warnings, notes = prepared.warnings, prepared.notes
+    taken: Mapping[int, EarlierJob] = {}
+    if setup.continues is not None and jobs is not None:
+        jobs = list(jobs)
+        match = setup.continues.match(setup, setup.first_num, [(None, one) for one in jobs])
+        changed, unknown = match.other_code(setup)
+        warnings = (*warnings, *(("code", text) for text in changed))
+        notes = (*notes, *match.notes, *unknown)
+        taken = match.taken
+        setup = dataclasses.replace(setup, kept_folders=setup.continues.kept_folders() - match.reused)
+    planned = tuple(_jobs(setup, jobs, taken)) if jobs is not None else None
     snapshot = setup.snapshot
     counts = {spec.name: sum(spec.name in job.hosts for job in planned or ()) for spec in setup.hosts}
     return DryRun(
@@ -180,14 +200,18 @@ def plan_run(setup: RunSetup, jobs: Iterable[Sequence[str]] | None) -> DryRun:
         code_bytes=snapshot.total if snapshot is not None else 0,
         shared_bytes=len(prepared.shared),
         by_value=setup.pickler.values,
-        warnings=prepared.warnings,
-        notes=prepared.notes,
+        warnings=warnings,
+        notes=notes,
         unknown=tuple(_unknown(prepared, planned)),
     )
 
 
-def _jobs(setup: RunSetup, jobs: Iterable[Sequence[str]]) -> Iterator[PlannedJob]:
+def _jobs(setup: RunSetup, jobs: Iterable[Sequence[str]], taken: Mapping[int, EarlierJob]) -> Iterator[PlannedJob]:
     for num, overrides in enumerate(jobs, setup.first_num):
+        earlier = taken.get(num)
+        if earlier is not None:
+            yield PlannedJob(num, tuple(overrides), earlier.output_dir, {}, (), 0, taken_from=earlier.name)
+            continue
         made = setup.job(num, None, None, overrides)
         needs = _needs(setup, made)
         hosts = tuple(spec.name for spec in setup.hosts if not said_too_little(spec, needs)) if not made.failure else ()

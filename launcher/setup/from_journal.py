@@ -22,22 +22,13 @@ from launcher.runs import record as run_record
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.record import RunRecord
 from launcher.serialization import pickler as pickling
+from launcher.setup.earlier import kept_folders
 from launcher.setup.run_pickler import RunPickler
 from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import instantiate
 
 __all__ = ["load_setup"]
-
-#: The first version wrote the places of classes instead of the names of kinds.
-_FORMER_KINDS = {
-    "launcher.run_setup:RunSetup": "function",
-    "launcher.commands.app_setup:PlainAppSetup": "plain_app",
-    "launcher.hydra_setup:HydraSetup": "hydra_app",
-    "launcher.reproduce_target:PlainAgain": "job_again",
-    "launcher.reproduce_target:HydraAgain": "hydra_job_again",
-    "launcher.doctor:_Setup": "probe",
-}
 
 
 def load_setup(
@@ -99,6 +90,7 @@ def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[
         first_num=record.first_num,
         snapshot=snapshot,
         locks=_locks(record, reader),
+        kept_folders=kept_folders(reader),
         fired_elsewhere=frozenset(record.fired_elsewhere) - {"on_multirun_end", "on_run_end"},
         **more,
     )
@@ -124,7 +116,7 @@ def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dic
     from launcher.setup.hydra import HydraSetup
     from launcher.setup.plain_app import PlainAppSetup
 
-    cls = _kinds().get(_FORMER_KINDS.get(record.kind, record.kind))
+    cls = _kinds().get(record.kind_name)
     if cls is None:
         raise RunError(
             f"run {record.run} is of the kind {record.kind!r}, which this version of the launcher does not know; "

@@ -308,7 +308,7 @@ class HydraSetup(RunSetup):
             if self.mode == "RUN":
                 return Path(os.path.abspath(str(config.hydra.run.dir))), "job"
             subdir = subdir_of(config, num)
-            local = Path(os.path.abspath(os.path.join(self._sweep_dir_of(config), subdir)))
+            local = self.not_kept(Path(os.path.abspath(os.path.join(self._sweep_dir_of(config), subdir))))
         relative = os.path.normpath(subdir)
         leads_out = os.path.isabs(relative) or relative == "." or ".." in relative.split(os.sep)
         if leads_out or relative == str(num):

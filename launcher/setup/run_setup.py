@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
     from launcher.serialization.plain_records import FindType
+    from launcher.setup.earlier import EarlierRuns
     from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
@@ -87,6 +88,8 @@ class RunSetup:
         warnings: (source, message) of what the user should know before anything runs.
         notes: less important messages.
         import_keys: by host, under which key it is kept what the host tells of the application's import.
+        continues: the earlier runs of the sweep, if it is continued.
+        kept_folders: output directories of their jobs, to which no job of this run writes.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -118,6 +121,8 @@ class RunSetup:
     warnings: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     import_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    continues: EarlierRuns | None = None
+    kept_folders: frozenset[Path] = frozenset()
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -184,8 +189,18 @@ class RunSetup:
             RunError: another run drives it.
             UsageError: it cannot be made or written.
         """
+        if self.options.continue_sweep and self.continues is None:
+            raise UsageError.of_option("continue_sweep", ": it belongs to a sweep, and this is none")
         taken = claim(self.folder, self.naming)
-        return self.in_folder(taken.folder), taken
+        setup = self.in_folder(taken.folder)
+        if setup.continues is not None:
+            try:
+                earlier = setup.continues.claimed(taken)
+                setup = dataclasses.replace(setup, continues=earlier, kept_folders=earlier.kept_folders())
+            except BaseException:
+                taken.release()
+                raise
+        return setup, taken
 
     def in_folder(self, folder: Path) -> Self:
         """Return the same run in another folder. From now on the config for its hooks has that folder."""
@@ -441,7 +456,7 @@ class RunSetup:
         if self.mode == "RUN":
             output_dir, relative = self.folder, "job"
         else:
-            output_dir, relative = self.folder / str(num), str(num)
+            output_dir, relative = self.not_kept(self.folder / str(num)), str(num)
         content: dict[str, Any] = {
             "config": config if config is not None else {},
             "hydra": self.node(num, overrides),
@@ -472,6 +487,14 @@ class RunSetup:
                 failure = ("config", f"the config does not resolve: {problem}")
                 break
         return self.queued(num, overrides, output_dir, relative, payload, failure)
+
+    def not_kept(self, output_dir: Path) -> Path:
+        """Return a job's output directory, or one beside it if that has the files of a job of an earlier run."""
+        number, free = 0, output_dir
+        while free in self.kept_folders:
+            number += 1
+            free = output_dir.with_name(f"{output_dir.name}.{number}")
+        return free
 
     def queued(
         self,

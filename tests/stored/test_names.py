@@ -18,8 +18,9 @@ import pytest
 import launcher
 from launcher.config.lazy import LazyConfig
 from launcher.runs import record
+from launcher.runs.record import FORMER_KINDS
 from launcher.serialization import pickler
-from launcher.setup.from_journal import _FORMER_KINDS, _kinds
+from launcher.setup.from_journal import _kinds
 from launcher.setup.run_setup import RunSetup
 from remote_agent import CurrentJob, JobError, JobReturn, JobStatus, RemoteJobError
 from remote_agent.hydra.compat import as_hydra
@@ -145,7 +146,7 @@ def test_what_functools_made_names_what_the_page_has() -> None:
 def test_kinds_of_run_are_those_of_the_page() -> None:
     """Each kind has one name, and what the first version wrote leads to it."""
     assert {name for name, _ in _KINDS} == set(_kinds())
-    assert {former: name for name, former in _KINDS} == _FORMER_KINDS
+    assert {former: name for name, former in _KINDS} == FORMER_KINDS
 
 
 def test_every_setup_has_a_kind_of_its_own() -> None:

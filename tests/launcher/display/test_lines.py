@@ -270,3 +270,12 @@ def test_an_environment_is_told_as_it_comes() -> None:
     assert told(13, "building", 100 << 20) == ["host h: environment: building (100.0 MiB of packages)"]
     ready = events.EnvironmentReady(14, "h", "a" * 64, is_new=True, total=100 << 20)
     assert [line.text for line in shown.lines(ready)] == [f"host h: environment {'a' * 12} is built (100.0 MiB)"]
+
+
+def test_a_job_that_was_taken_over_has_no_line() -> None:
+    """A note says of all of them which they are. Jobs that run have theirs."""
+    queued, *_, returned = one_job(0)
+    taken = [queued, events.JobTakenOver(101, 0, "r", 5, 1, "gpu1"), returned]
+    assert [line for line in told([started(), *taken, *one_job(1)]) if line.startswith("job ")] == [
+        "job 1 on gpu1: completed after 0.50 s"
+    ]

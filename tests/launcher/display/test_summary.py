@@ -105,3 +105,10 @@ def test_a_single_job_shows_all_its_overrides() -> None:
 def test_overrides_that_differ_in_their_spaces_only_look_different() -> None:
     """A newline in a value is shown as one."""
     assert varying([("x=a b",), ("x=a  b",), ("x=a\nb",)]) == ("", ["x=a b", "x=a  b", "x=a\\nb"])
+
+
+def test_jobs_that_were_taken_over_are_counted() -> None:
+    """The sum says how many of the completed jobs did not run now."""
+    queued, *_, returned = one_job(0)
+    taken = [queued, events.JobTakenOver(101, 0, "r", 5, 1, "gpu1"), returned]
+    assert "2 completed (1 of them before), 0 failed" in summary_of(tally_of([started(), *taken, *one_job(1)]))

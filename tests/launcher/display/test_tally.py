@@ -141,3 +141,15 @@ def test_a_host_without_an_environment_has_none() -> None:
     """The summary says so."""
     (host,) = summary_json(tally_of([started(), ready()]), exit_code=0)["hosts"]
     assert host["environment"] is None
+
+
+def test_a_job_that_was_taken_over_counts_for_no_host() -> None:
+    """It ran in an earlier run, on a host that this one may not have. The rate of this run does not come from it."""
+    queued, *_, returned = one_job(0, host="elsewhere")
+    tally = tally_of(
+        [started(), ready(), queued, events.JobTakenOver(101, 0, "r", 5, 1, "elsewhere"), returned, *one_job(1)]
+    )
+    assert (tally.completed, tally.taken_over, tally.waiting, list(tally.hosts)) == (2, 1, 0, ["gpu1"])
+    assert tally.hosts["gpu1"].completed == 1
+    assert tally.seconds_left(102.0, 4) == 2.0
+    assert summary_json(tally, exit_code=0)["taken_over"] == 1

@@ -17,10 +17,10 @@ from launcher.agents.plan import HostPlan
 from launcher.agents.receiver import FrameReceiver
 from launcher.engine import dispatcher
 from launcher.engine.dispatcher import Dispatcher
-from launcher.engine.requests import Detach, QueuedJob, Submit
+from launcher.engine.requests import Detach, QueuedJob, Submit, TakenOver
 from launcher.engine.scheduler import Scheduler
-from launcher.errors import JournalError
-from launcher.runs.journal import Journal, JournalReader, Returned
+from launcher.errors import JournalError, SessionError
+from launcher.runs.journal import Journal, JournalReader, Returned, StoredResult
 from remote_agent.protocol import wire
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import NO_PARTS
@@ -275,6 +275,32 @@ class TestDriving:
         run.sessions["a"].expect("ack", ["0.1"])
         assert run.dispatcher.close() == []
         run.sessions["a"].expect("finish", False)
+
+    def test_a_job_of_an_earlier_run_is_taken_over(self, run):
+        """The journal has all of it when the call returns. No host gets it or hears of it, and nobody waits for it."""
+        run.dispatcher.start()
+        run.connect()
+        stored = StoredResult(0, 2, "gone", DONE, NO_PARTS, b"v", None)
+        returned = events.JobReturned(1.0, 0, 2, "gone", "COMPLETED", 0.5, None, ("x=0",))
+        run.dispatcher.take_over([TakenOver(run.job(0), stored, returned, "earlier", 7)])
+        reader = JournalReader(run.folder / ".launcher")
+        assert reader.job(0) == (("x=0",), str(run.folder / "0"), b"payload", job_spec(0))
+        assert reader.result(0, 2) == stored
+        assert [event.kind for _, event in reader.events(num=0)] == ["job_queued", "job_taken_over", "job_returned"]
+        run.dispatcher.ask(Submit((run.job(1),)))
+        run.sessions["a"].expect("job", "1.1")
+        run.end("1.1")
+        run.wait(lambda: run.returned)
+        assert [one.event.num for one in run.returned] == [1]
+        assert run.scheduler.counts["COMPLETED"] == 2
+        assert run.dispatcher.close() == []
+
+    def test_to_take_over_ends_with_the_run(self, run):
+        """If nobody decides any more, the caller does not wait for ever."""
+        run.dispatcher.start()
+        run.dispatcher.close()
+        with pytest.raises(SessionError, match="the run ended while it took over jobs"):
+            run.dispatcher.take_over([])
 
     def test_hosts_are_told_that_the_run_was_interrupted(self, run):
         """They leave no process for later runs then."""

@@ -26,6 +26,7 @@ from launcher.runs import record as run_record
 from launcher.runs.journal import Journal, JournalReader
 from launcher.session.session import ResumedSession, SessionConf
 from launcher.setup.from_journal import load_setup
+from tests.specs import job_spec
 
 
 @pytest.fixture(scope="module")
@@ -285,3 +286,17 @@ class TestDamaged:
             setup, record = load_setup(damaged)
             with ResumedSession(setup, SessionConf(), record, retry=lambda event: True) as session:
                 session.collect()
+
+
+def test_the_numbers_of_jobs_may_have_gaps(tmp_path: Path) -> None:
+    """Jobs that were taken over are in the journal before the jobs between them."""
+    journal = Journal(tmp_path / ".launcher")
+    journal.commit()
+    with JournalReader(journal.folder) as reader:
+        assert (reader.first_free_num(4), reader.nums_after(0)) == (4, set())
+        for num in (4, 5, 7, 9):
+            journal.put_job(num, (), "out", b"", job_spec(num))
+        journal.commit()
+        assert [reader.first_free_num(first) for first in (3, 4, 5, 6, 7)] == [3, 6, 6, 6, 8]
+        assert reader.nums_after(5) == {7, 9}
+    journal.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from launcher.runs import index
-from launcher.session.opening import claim_folder, index_run
+from launcher.session.opening import claim_folder, forget_earlier, index_run
 
 
 def entry(run: str, folder: Path) -> index.Entry:
@@ -26,9 +26,8 @@ def test_an_earlier_run_of_the_folder_leaves_the_index(
     (tmp_path / "here").mkdir()
     run = "20260101-000000-abcdef"
     index.add(entry(run, tmp_path / ("here" if is_its_own else "there")))
-    setup: Any = SimpleNamespace()
     claim: Any = SimpleNamespace(folder=tmp_path / "here", earlier=run)
-    assert claim_folder(setup, claim) == (setup, claim)
+    forget_earlier(claim)
     assert (index.look_up(run) is None) == is_its_own
 
 

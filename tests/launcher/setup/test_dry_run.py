@@ -234,3 +234,20 @@ def test_a_run_of_one_job(project: Path, cli: Cli) -> None:
     assert "would run 1 job" in said
     assert "nothing was sent" in said
     assert not (project / "outputs").exists()
+
+
+def test_a_sweep_that_would_be_continued(project: Path, cli: Cli) -> None:
+    """It says which jobs would be taken over, and nothing is changed in the folder."""
+    cli("multirun", "dry_app.py:train", "lr=1,2", "--folder", "out")
+    before = files(project)
+    plan = cli.json("multirun", "dry_app.py:train", "lr=3,2", "--folder", "out", "--continue", "--dry-run")
+    assert files(project) == before
+    run = index.find(project / "out").run
+    assert [job["taken_from"] for job in plan["planned"]] == [None, f"{run}#1"]
+    assert [Path(job["output_dir"]).name for job in plan["planned"]] == ["0.1", "1"]
+    assert plan["hosts"][0]["jobs"] == 1
+    assert f"is taken over from {run}#1" in cli(
+        "multirun", "dry_app.py:train", "lr=3,2", "--folder", "out", "--continue", "--dry-run"
+    )
+    cli("multirun", "dry_app.py:train", "lr=3,2", "--folder", "out", "--continue", "--same-code", "--dry-run", code=2)
+    assert "--same-code: whether the code has changed" in cli.err
