@@ -154,7 +154,7 @@ def _times_ten(cfg: object) -> float:
         (["run", "--results"], "s", ["safe"]),
         (["run", "app.py", "--results"], "s", ["safe"]),
         (["run"], "--results=s", ["--results=safe"]),
-        (["run", "--json"], "--con", ["--config-dir", "--config-name"]),
+        (["run", "--json"], "--con", ["--continue", "--config-dir", "--config-name"]),
         (["run"], "my", []),
         (["show", "one"], "", []),
     ],

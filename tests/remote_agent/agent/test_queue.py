@@ -294,7 +294,7 @@ class TestSizes:
         again = Attempt(attempt.spec)
         large.agent._attempts.log.flush()
         log = SpoolLog(large.agent._attempts.log.path)
-        log.replay(lambda header, reference: attempts_module._apply_record(again, header["r"], header, reference))
+        log.replay(lambda header, reference: attempts_module._apply_record(again, header["r"], header, reference, log))
         log.close()
         assert (again.slot, again.gpus, again.cpus) == (0, GPUS[:1], [2, 3])
         pool = GpuPool("r1", lambda text: None, large.agent._background)
