@@ -64,6 +64,11 @@ class JobQueue:
     # -- slots ---------------------------------------------------------------------------------------------------
 
     @property
+    def room(self) -> int:
+        """How many slots are free and have no attempt that waits for them."""
+        return max(0, len(self._free) - len(self._queue))
+
+    @property
     def slots(self) -> int:
         """How many jobs run here at the same time."""
         return len(self._slots)

@@ -20,11 +20,13 @@ from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, Reference
 from remote_agent.slurm.shared_files import SharedFiles
 
-__all__ = ["FOLDER", "SETTLE", "Debt", "Fate", "Incarnation", "Incarnations", "Reader", "is_fenced"]
+__all__ = ["AGAIN", "FOLDER", "SETTLE", "Debt", "Fate", "Incarnation", "Incarnations", "Reader", "is_fenced"]
 
 FOLDER = "incarnations"
 #: A shared disk shows a change after this many seconds at the latest.
 SETTLE = 60.0
+#: Why an incarnation is dead of whose job a later start has begun. A preempted one says that itself, if it can.
+AGAIN = "the batch system started its allocation again: its node failed, or somebody requeued it"
 _NAME = re.compile(r"([0-9]{1,12})\.([0-9]{1,6})")
 
 
@@ -46,11 +48,12 @@ class Fate(enum.Enum):
 
 
 class Debt(NamedTuple):
-    """An attempt that a dead incarnation took and has no result of."""
+    """An attempt that a dead incarnation took and has no result of. `kind`: that of the error, if it began."""
 
     attempt: str
     incarnation: str
     fate: Fate
+    kind: str
     why: str
 
 
@@ -77,6 +80,7 @@ class Incarnation:
         self.left: Optional[str] = None
         #: Why others say that it is dead, and since when we know that.
         self.buried_because = ""
+        self.kind = "lost"
         self.buried_at: Optional[float] = None
 
     def advance(self) -> List[Tuple[str, Dict[str, Any]]]:
@@ -150,7 +154,7 @@ class Incarnations:
         begun = [one.name for one in self if one.has_begun]
         for incarnation in self:
             if is_fenced(incarnation.name, begun):
-                self.bury(incarnation.name, "it was started again", now)
+                self.bury(incarnation.name, "node_failed", AGAIN, now)
         return found
 
     def _add(self, name: str) -> Incarnation:
@@ -158,11 +162,11 @@ class Incarnations:
         incarnation = self._by_name[name] = Incarnation(name, reader)
         return incarnation
 
-    def bury(self, name: str, why: str, now: float) -> None:
-        """Take note that somebody else says that an incarnation is dead. The first word counts."""
+    def bury(self, name: str, kind: str, why: str, now: float) -> None:
+        """Take note that somebody else says that an incarnation is dead, and of which kind of error. The first word counts."""
         incarnation = self._by_name.get(name) or self._add(name)
         if incarnation.buried_at is None:
-            incarnation.buried_because, incarnation.buried_at = why, now
+            incarnation.kind, incarnation.buried_because, incarnation.buried_at = kind, why, now
 
     def debts(self, takers: Mapping[str, str], now: float) -> List[Debt]:
         """What dead incarnations owe: attempts that they took and have no result of.
@@ -177,7 +181,7 @@ class Incarnations:
             fate = incarnation.fate_of(attempt)
             if fate is not None:
                 why = incarnation.left if incarnation.left is not None else incarnation.buried_because
-                found.append(Debt(attempt, taker, fate, why))
+                found.append(Debt(attempt, taker, fate, incarnation.kind, why))
         return found
 
 

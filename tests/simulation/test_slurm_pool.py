@@ -101,7 +101,7 @@ class Submitter:
         self.incarnations.advance(world.disk.now)
         for name, at in world.dead.items():
             if world.disk.now >= at:
-                self.incarnations.bury(name, "NODE_FAIL", world.disk.now)
+                self.incarnations.bury(name, "node_failed", "NODE_FAIL", world.disk.now)
         for one in self.incarnations:
             world.collected.update(name for name, known in one.attempts.items() if known.final is not None)
         for attempt in world.to_cancel:

@@ -77,7 +77,7 @@ def test_a_disk_that_fails_gives_waiting_jobs_back(host, monkeypatch):
     def fail() -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(host.agent._attempts.log, "flush", fail)
+    monkeypatch.setattr(host.agent.attempts.log, "flush", fail)
     _send(peer, 4)
     host.settle()
     assert sorted(one["attempt"] for one in peer.all("dropped")) == ["2.1", "3.1", "4.1"]
@@ -132,7 +132,7 @@ class TestTakingBack:
         welcome = next(frame for frame in host.controller().frames if frame.header["t"] == "welcome")
         assert json.loads(welcome.payload) == {"0.1": "running", "1.1": "running", "3.1": "queued"}
         records = []
-        log = SpoolLog(host.agent._attempts.log.path)
+        log = SpoolLog(host.agent.attempts.log.path)
         log.replay(lambda header, reference: records.append((header["r"], header["a"])))
         log.close()
         assert ("acked", "2.1") in records
@@ -165,7 +165,7 @@ class TestSizes:
         monkeypatch.setattr(queue, "usable_cpus", lambda: 5)
         (welcome,) = self._welcome(host, needs={"cpus": 2})
         assert (welcome["slots"], welcome["too_small"]) == (2, "")
-        assert [slot.cpus for slot in host.agent._queue._slots] == [[0, 1], [4, 5]]
+        assert [slot.cpus for slot in host.agent.queue._slots] == [[0, 1], [4, 5]]
 
     def test_a_host_that_is_too_small_starts_nothing(self, host):
         """It says so in its welcome."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote_agent.agent.spool.log import LogReader, SpoolLog
-from remote_agent.slurm.incarnations import FOLDER, SETTLE, Debt, Fate, Incarnations, is_fenced
+from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, Debt, Fate, Incarnations, is_fenced
 from remote_agent.slurm.shared_files import SharedFiles
 from tests.specs import DONE
 
@@ -107,7 +107,7 @@ def test_what_an_incarnation_owes_that_has_left(tmp_path: Path, seen: Incarnatio
     seen.advance(0.0)
     takers = dict.fromkeys(("0.1", "1.1", "2.1", "3.1", "4.1"), "22.0")
     fates = {"0.1": Fate.UNBEGUN, "1.1": Fate.BROKEN, "2.1": Fate.UNBEGUN, "3.1": Fate.BROKEN}
-    assert seen.debts(takers, 0.0) == [Debt(one, "22.0", fate, "time limit") for one, fate in fates.items()]
+    assert seen.debts(takers, 0.0) == [Debt(one, "22.0", fate, "lost", "time limit") for one, fate in fates.items()]
 
 
 def test_what_slurm_says_counts_when_the_log_can_hold_no_more(tmp_path: Path, seen: Incarnations):
@@ -116,13 +116,13 @@ def test_what_slurm_says_counts_when_the_log_can_hold_no_more(tmp_path: Path, se
     node.say("claimed", a="1.1", boot="b")
     node.say("claimed", a="2.1", boot="b")
     seen.advance(0.0)
-    seen.bury("22.0", "NODE_FAIL", 100.0)
-    seen.bury("22.0", "again", 150.0)
+    seen.bury("22.0", "node_failed", "NODE_FAIL", 100.0)
+    seen.bury("22.0", "lost", "again", 150.0)
     takers = {"1.1": "22.0", "2.1": "22.0"}
     assert seen.debts(takers, 100.0 + SETTLE - 1) == []
     node.say("final", a="2.1", **_FINAL)
     seen.advance(100.0 + SETTLE)
-    assert seen.debts(takers, 100.0 + SETTLE) == [Debt("1.1", "22.0", Fate.BROKEN, "NODE_FAIL")]
+    assert seen.debts(takers, 100.0 + SETTLE) == [Debt("1.1", "22.0", Fate.BROKEN, "node_failed", "NODE_FAIL")]
 
 
 def test_a_later_start_of_the_same_slurm_job_buries_the_earlier_ones(tmp_path: Path, seen: Incarnations):
@@ -134,12 +134,12 @@ def test_a_later_start_of_the_same_slurm_job_buries_the_earlier_ones(tmp_path: P
     assert seen.debts(takers, 1e9) == []
     Node(tmp_path, "22.2").say("began", node="n2", at=1.0)
     seen.advance(5.0)
-    assert [(debt.attempt, debt.why) for debt in seen.debts(takers, 5.0 + SETTLE)] == [("1.1", "it was started again")]
+    assert [(debt.attempt, debt.why) for debt in seen.debts(takers, 5.0 + SETTLE)] == [("1.1", AGAIN)]
 
 
 def test_one_that_was_never_seen_can_be_dead(seen: Incarnations):
     """It took something, and its folder is not here yet. What it took has not begun, if its log does not come."""
-    seen.bury("22.0", "NODE_FAIL", 0.0)
+    seen.bury("22.0", "node_failed", "NODE_FAIL", 0.0)
     seen.advance(SETTLE)
     assert [debt.fate for debt in seen.debts({"1.1": "22.0"}, SETTLE)] == [Fate.UNBEGUN]
 
