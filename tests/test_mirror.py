@@ -32,6 +32,7 @@ DECIDE_NOTHING = {
     "remote_agent/current_job.py": "a name that stands in old pickles",
     "remote_agent/hydra_scope.py": "a name that stands in old pickles",
     "remote_agent/shared/job_log.py": "two loggers",
+    "remote_agent/slurm/batch.py": "types",
 }
 
 #: Modules that are tested under another name, mostly together with those that they work with: module -> test file below `tests`.

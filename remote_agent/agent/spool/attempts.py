@@ -23,7 +23,7 @@ from remote_agent.shared.disk import digest_of, sync_file
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.processes import is_alive
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "apply_record", "unknown_spec"]
 
 #: The disk is full, or the quota is used up.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -413,10 +413,10 @@ class Attempts:
             self.log.forget([reference])
             return
         if attempt is None:
-            attempt = self._by_id[header["a"]] = Attempt(_unknown_spec(header["a"]))
+            attempt = self._by_id[header["a"]] = Attempt(unknown_spec(header["a"]))
         attempt.references.append(reference)
         try:
-            _apply_record(attempt, name, header, reference)
+            apply_record(attempt, name, header, reference)
         except ValueError as error:
             # An earlier version accepted what this one refuses. Treat the record like a damaged one.
             self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
@@ -450,7 +450,7 @@ def _is_whole(parts: ResultParts, goes_on: Callable[[], bool]) -> bool:
     return True
 
 
-def _unknown_spec(attempt_id: str) -> JobSpec:
+def unknown_spec(attempt_id: str) -> JobSpec:
     """Make a spec for an attempt whose record of acceptance is damaged.
 
     It is enough to deliver its result, without its files.
@@ -473,7 +473,12 @@ def _unknown_spec(attempt_id: str) -> JobSpec:
     )
 
 
-def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
+def apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
+    """Apply a record of the log to what is known of its attempt.
+
+    Raises:
+        ValueError: this version cannot read it.
+    """
     if name == "accepted":
         attempt.spec = JobSpec.from_json(header["spec"])
         attempt.payload, attempt.payload_blob = reference, header.get("blob")
