@@ -8,13 +8,13 @@ the disk; the `final` that makes them a result is sent when it is there.
 
 import functools
 import os
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Protocol
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
-from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.log import Reference
 from remote_agent.agent.spool.paths import SpoolPaths, outputs_root
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
@@ -28,13 +28,38 @@ from remote_agent.system.background import BackgroundThread
 __all__ = ["Delivery"]
 
 
+class Log(Protocol):
+    """What has the bytes of records."""
+
+    def read(self, reference: Reference) -> bytes:
+        """Return the payload of a record."""
+
+
+class KnownAttempts(Protocol):
+    """The attempts whose results are sent."""
+
+    @property
+    def log(self) -> Log:
+        """What has their results."""
+
+    def __iter__(self) -> Iterator[Attempt]: ...
+
+    def __contains__(self, attempt_id: str) -> bool: ...
+
+    def get(self, attempt_id: str) -> Optional[Attempt]:
+        """Return an attempt that the controller has not acknowledged."""
+
+    def remove(self, attempt: Attempt) -> None:
+        """Forget an attempt whose result the controller has."""
+
+
 class Delivery:
     """Sends final results, and live output while the controller asks for it."""
 
     def __init__(
         self,
         paths: SpoolPaths,
-        attempts: Attempts,
+        attempts: KnownAttempts,
         zygotes: Zygotes,
         background: BackgroundThread,
         controller: Controller,
@@ -44,6 +69,8 @@ class Delivery:
         self._zygotes = zygotes
         self._background = background
         self._controller = controller
+        #: Whether files of output that are too long are cut off here.
+        self.cuts = True
 
     def resend(self) -> None:
         """Send everything that was not acknowledged again, over a new link."""
@@ -145,8 +172,8 @@ class Delivery:
     def _cap(self, attempt: Attempt) -> Optional[int]:
         """Return how many bytes of a stream are kept; None for all. Cuts off the rest."""
         cap = attempt.spec.max_output_bytes
-        if cap is None:
-            return None
+        if cap is None or not self.cuts:
+            return cap
         for stream, path in self._paths.streams(attempt).items():
             _cap_stream(attempt, stream, path, cap)
         return cap

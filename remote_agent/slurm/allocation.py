@@ -8,9 +8,10 @@ that counts.
 
 import json
 import os
+import signal
 import socket
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
@@ -18,20 +19,29 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.slurm.batch import Batch
+from remote_agent.slurm.batch_slurm import Slurm
+from remote_agent.slurm.heirs import OWED, inherit
 from remote_agent.slurm.incarnations import FOLDER, SETTLE, is_fenced
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
-from remote_agent.system.host import Folders, boot_id
+from remote_agent.system.host import Folders, boot_id, folders
+from remote_agent.system.private_files import make_private_folder
 
-__all__ = ["CLASS", "PREPARED", "Allocation", "read_prepared", "write_prepared"]
+__all__ = ["CLASS", "IDLE_WORDS", "PREPARED", "Allocation", "read_prepared", "serve_allocation", "write_prepared"]
 
 #: The folder of what an application needs to be prepared.
 PREPARED = "prepared"
+#: Why an allocation leaves that nothing is wrong with.
+_DONE, _NOTHING = "it has done its part", "no job waits"
+IDLE_WORDS = (_DONE, _NOTHING)
 #: The class of resources that all jobs have.
 CLASS = "default"
 #: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
 _LOOK_EVERY = 0.5
 _FENCE_EVERY = 30.0
+#: Seconds for Slurm to say why it ends an allocation, of those that it leaves until it kills.
+_ANSWER = 3.0
 #: An allocation for many jobs ends after this many seconds without any.
 IDLE = 60.0
 
@@ -42,6 +52,8 @@ class Allocation(Agent):
     Args:
         most: how many jobs it takes at most; None for as many as there are.
         expects: how many attempts were in the pool when it was asked for. A disk that shows fewer shows an old state.
+        batch: says why the allocation ends.
+        owed: the same for what dead allocations owe.
     """
 
     def __init__(
@@ -55,17 +67,23 @@ class Allocation(Agent):
         slots: int,
         most: Optional[int],
         expects: int,
+        batch: Batch,
+        owed: int = 0,
     ) -> None:
         self._shared = shared
         files = self._files = SharedFiles(shared.spool, incarnation)
-        files.make_folder(FOLDER)
+        for folder in (FOLDER, OWED):
+            files.make_folder(folder)
         own = files.make_folder(FOLDER, incarnation)
+        self._pool = Pool(files, incarnation)
+        _wait_for_owed(files, owed)
+        paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
+        #: Attempts that it has, to start them or to fire what they owe.
+        self._taken: List[str] = inherit(files, self._pool, paths, slots)
         super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
         self._name = incarnation
-        self._pool = Pool(files, incarnation)
         self._most = most
         self._expects = expects
-        self._taken: List[str] = []
         #: Attempts that nobody has taken; None if that must be looked up.
         self._waiting: Optional[List[str]] = None
         self._look_at = 0.0
@@ -75,6 +93,9 @@ class Allocation(Agent):
         #: Why it takes nothing more; empty while it does.
         self._closing = ""
         self._signal: Optional[int] = None
+        self._batch = batch
+        self._end_by: Optional[float] = None
+        self._why_ended = "cancelled", "the allocation was ended from outside"
         self.reaper.on_over = self._over
         self.controller.on_note = lambda text: self.attempts.log.append({"r": "note", "text": text})
         # Those that Slurm gave, and not all that are visible here: they may be others'.
@@ -91,6 +112,7 @@ class Allocation(Agent):
             "size": None,
             "lease": None,
             "live": False,
+            "batch": None,
         }
         self.queue.count_slots(hello)
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
@@ -117,7 +139,7 @@ class Allocation(Agent):
     def look_around(self, now: float) -> None:
         """Take jobs, look at requests to end some, and end when there is nothing to do."""
         if self._signal is not None and not self._closing:
-            self._close("the allocation was ended from outside", "cancelled")
+            self._end(now)
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             self._stop_some()
@@ -161,6 +183,22 @@ class Allocation(Agent):
     def _over(self, attempt: Attempt) -> None:
         self.attempts.log.append({"r": "gone", "a": attempt.id})
 
+    def _end(self, now: float) -> None:
+        """End because Slurm says so: as soon as it has said why, which it must soon."""
+        if self._end_by is None:
+            self._end_by = now + _ANSWER
+            found: List[Tuple[str, str]] = []
+            job = self._name.partition(".")[0]
+
+            def told(error: Optional[BaseException]) -> None:
+                self._why_ended = found[0] if found else self._why_ended
+                self._end_by = 0.0
+
+            self.background.submit(lambda: found.append(self._batch.why(job)), told)
+        elif now >= self._end_by:
+            kind, why = self._why_ended
+            self._close(why, kind)
+
     # -- ending --------------------------------------------------------------------------------------------------
 
     def _stop_some(self) -> None:
@@ -184,12 +222,12 @@ class Allocation(Agent):
     def _end_if_idle(self, now: float) -> None:
         why = self._closing
         if not why and self._most is not None and len(self._taken) >= self._most:
-            why = "it has done its part"
+            why = _DONE
         elif not why and self._waiting == []:
             sees_all = len({*self._pool.attempts(CLASS), *self._pool.takers()}) >= self._expects
             patience = (0.0 if sees_all else SETTLE) if self._most is not None else IDLE
             if now - self._busy_at >= patience:
-                why = "no job waits"
+                why = _NOTHING
         if not why:
             return
         self.reaper.sweep_now()
@@ -218,3 +256,37 @@ def read_prepared(files: SharedFiles) -> List[Prepared]:
             content = json.loads(data.decode("ascii"))
             found.append(Prepared(**dict(content, spec=ZygoteSpec.from_json(content["spec"]))))
     return found
+
+
+def _wait_for_owed(files: SharedFiles, count: int) -> None:
+    """Wait until a late disk shows what was owed when this allocation was asked for."""
+    deadline = time.monotonic() + SETTLE
+    while len(files.names(OWED)) < count and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY)
+
+
+def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, options: Dict[str, str]) -> int:
+    """Be the agent of the allocation in which this process runs, until it has nothing to do."""
+    batch = Slurm()
+    job, restarts = (os.environ.get(name) for name in batch.variables())
+    incarnation = "{}.{}".format(job, restarts or "0")
+    shared = folders(run, host, workdir)
+    make_private_folder(os.path.join(shared.spool, FOLDER))
+    agent = Allocation(
+        run,
+        host,
+        shared,
+        bundle,
+        int(options["umask"]),
+        incarnation,
+        slots=int(options["slots"]),
+        most=int(options["most"]) or None,
+        expects=int(options["expects"]),
+        batch=batch,
+        owed=int(options["owed"]),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, agent.on_signal)
+    signal.signal(signal.SIGCONT, lambda number, frame: None)
+    agent.serve()
+    return 0

@@ -111,8 +111,16 @@ class Batch:
         """All allocations of requests with these names that it still knows, those that have ended among them."""
         raise NotImplementedError
 
+    def is_hopeless(self, reason: str) -> bool:
+        """Whether an allocation that waits for this reason never starts, unless somebody changes the system."""
+        raise NotImplementedError
+
     def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:
         """End all allocations of requests with these names, or those that have not begun. What is gone already is no error."""
+        raise NotImplementedError
+
+    def why(self, job: str) -> Tuple[str, str]:
+        """Why a running allocation was told to end: the kind of error, and what the user reads."""
         raise NotImplementedError
 
     def wake(self, job: str) -> None:

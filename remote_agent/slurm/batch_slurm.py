@@ -6,9 +6,11 @@ Rule: no argument goes through a shell, and each program has a time limit, becau
 Seen with Slurm 22.05. `squeue -r -t all` lists what has ended for MinJobAge seconds; no accounting is needed.
 """
 
+import datetime as dt
 import re
 import subprocess
-from typing import List, Sequence, Tuple
+import time
+from typing import Dict, List, Sequence, Tuple
 
 from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Refused, Request
 
@@ -41,7 +43,14 @@ _ENDED = {
     "TIMEOUT": "time_limit",
 }
 #: In what sbatch prints when it takes nothing, now or ever. Everything else is not known.
-_NO_ROOM = ("submit limit", "temporarily unable to accept", "MaxJobCount", "MaxSubmitJob", "Job array", "MaxArraySize")
+_NO_ROOM = (
+    "submit limit",
+    "temporarily unable to accept",
+    "MaxJobCount",
+    "MaxSubmitJob",
+    "job array specification",
+    "MaxArraySize",
+)
 _REFUSED = (
     "Batch job submission failed",
     "sbatch: error: invalid",
@@ -60,6 +69,19 @@ _MAYBE = (
     "Unspecified",
 )
 _FIELDS = 5
+#: Seconds before the end of an allocation at which its jobs get SIGTERM.
+WARNING = 60
+#: Reasons of what never starts as it was asked for.
+_HOPELESS = (
+    "AccountNotAllowed",
+    "BadConstraints",
+    "InvalidAccount",
+    "InvalidQOS",
+    "PartitionConfig",
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "QOSNotAllowed",
+)
 
 
 class Slurm(Batch):
@@ -84,6 +106,9 @@ class Slurm(Batch):
             for name, value in sorted(request.needs.items())
         ]
         command = ["sbatch", "--parsable", "--array", array, "--job-name", request.name, "--comment", request.name]
+        if not any(one.startswith("--signal") for one in request.options):
+            # To the agent alone: it knows why, and tells its jobs.
+            needs.append("--signal=B:TERM@{}".format(_warning(request.needs)))
         command += ["--output", request.output, "--open-mode", "append", "--requeue", *needs, *request.options]
         try:
             done = _start(command, request.script)
@@ -113,10 +138,24 @@ class Slurm(Batch):
                 found.append(Listed(job, name, _phase(word), word, _ENDED.get(word, ""), _reason(reason), node))
         return found
 
+    def is_hopeless(self, reason: str) -> bool:
+        """Limits of a partition, of an account or of a QOS for one job do not go away; see `Batch.is_hopeless`."""
+        return reason in _HOPELESS
+
     def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:
         """Call scancel; see `Batch.cancel`."""
         for name in names:
             self._run("scancel", "--name", name, *(["--state", "PENDING"] if waiting_only else []))
+
+    def why(self, job: str) -> Tuple[str, str]:
+        """Ask scontrol; see `Batch.why`. It warns before the time is up, and says nothing else to an allocation that it lets run on."""
+        found = dict(re.findall(r"(\w+)=(\S*)", self._run("scontrol", "-o", "show", "job", job)))
+        state = found.get("JobState", "")
+        if state == "PREEMPTED" or found.get("PreemptTime", "None") not in ("None", "Unknown", "N/A"):
+            return "preempted", "another job has preempted its allocation"
+        if state == "TIMEOUT" or (state == "RUNNING" and _is_near(found.get("EndTime", ""))):
+            return "time_limit", "the time of its allocation is up (TimeLimit={})".format(found.get("TimeLimit", "?"))
+        return "cancelled", "somebody has cancelled its allocation"
 
     def wake(self, job: str) -> None:
         """Send SIGCONT, which does nothing to a process that does not expect it."""
@@ -165,6 +204,29 @@ def _phase(word: str) -> Phase:
 
 def _reason(text: str) -> str:
     return "" if text in ("None", "(null)") else text
+
+
+def _is_near(end: str) -> bool:
+    """Whether a time of Slurm's is near, in the clock and the zone of this node."""
+    try:
+        return dt.datetime.fromisoformat(end).timestamp() - time.time() < 2 * WARNING + 60
+    except ValueError:
+        return False
+
+
+def _warning(needs: Dict[str, str]) -> int:
+    """How many seconds before its end an allocation is warned. Slurm may be a minute early."""
+    found = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?", needs.get("time", ""))
+    if found is None:
+        return WARNING
+    days, *rest = [int(one) if one else 0 for one in found.groups()]
+    if found.group(1):
+        seconds = 86400 * days + 3600 * rest[0] + 60 * rest[1] + rest[2]
+    elif found.group(4):
+        seconds = 3600 * rest[0] + 60 * rest[1] + rest[2]
+    else:
+        seconds = 60 * rest[0] + rest[1]
+    return max(1, min(WARNING, seconds // 4)) if seconds else WARNING
 
 
 def _seconds(text: str) -> float:

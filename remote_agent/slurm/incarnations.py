@@ -20,7 +20,19 @@ from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, Reference
 from remote_agent.slurm.shared_files import SharedFiles
 
-__all__ = ["AGAIN", "FOLDER", "SETTLE", "Debt", "Fate", "Incarnation", "Incarnations", "Reader", "is_fenced"]
+__all__ = [
+    "AGAIN",
+    "FOLDER",
+    "SETTLE",
+    "Debt",
+    "Fate",
+    "Incarnation",
+    "Incarnations",
+    "Reader",
+    "holders",
+    "is_fenced",
+    "split_claim",
+]
 
 FOLDER = "incarnations"
 #: A shared disk shows a change after this many seconds at the latest.
@@ -48,13 +60,16 @@ class Fate(enum.Enum):
 
 
 class Debt(NamedTuple):
-    """An attempt that a dead incarnation took and has no result of. `kind`: that of the error, if it began."""
+    """An attempt that a dead incarnation took and has no result of. `kind`: that of the error, if it began. `rank`: how often others have
+    inherited it; see `heirs`.
+    """
 
     attempt: str
     incarnation: str
     fate: Fate
     kind: str
     why: str
+    rank: int = 0
 
 
 class Incarnation:
@@ -177,15 +192,31 @@ class Incarnations:
         Call `advance` first. `takers`: who has taken each attempt, as the pool says.
         """
         found = []
-        for attempt, taker in takers.items():
+        for attempt, (rank, taker) in holders(takers).items():
             incarnation = self._by_name.get(taker)
             if incarnation is None or not _is_settled(incarnation, now):
                 continue
             fate = incarnation.fate_of(attempt)
             if fate is not None:
                 why = incarnation.left if incarnation.left is not None else incarnation.buried_because
-                found.append(Debt(attempt, taker, fate, incarnation.kind, why))
+                found.append(Debt(attempt, taker, fate, incarnation.kind, why, rank))
         return found
+
+
+def holders(takers: Mapping[str, str]) -> Dict[str, Tuple[int, str]]:
+    """Attempt -> how often it was inherited, and who has it now."""
+    found: Dict[str, Tuple[int, str]] = {}
+    for claim, taker in takers.items():
+        attempt, rank = split_claim(claim)
+        if rank >= found.get(attempt, (0, ""))[0]:
+            found[attempt] = rank, taker
+    return found
+
+
+def split_claim(claim: str) -> Tuple[str, int]:
+    """Return the attempt of a claim, and the how manieth heir's it is: 0 for who took it to start it."""
+    num, number, *rank = claim.split(".")
+    return "{}.{}".format(num, number), int(rank[0]) if rank else 0
 
 
 def _is_settled(incarnation: Incarnation, now: float) -> bool:

@@ -41,6 +41,15 @@ class SlurmCluster:
         """A verb of the script."""
         self._run(f"bash /run/slurm_up.sh {verb} {_FOLDER} {' '.join(arguments)}")
 
+    def put_program(self, name: str, text: str) -> None:
+        """Put a program before the one of that name for logins, such as an `sbatch` that fails."""
+        folder = self.login.home / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+        (self.login.home / ".bashrc").write_text("PATH=$HOME/bin:$PATH\n")
+        self._run(f"chown -R {self.login.user} /home/{self.login.user}")
+
     def ask(self, command: str) -> str:
         """What a command of the user prints on the login node."""
         done = self.login.run(f"HOME=/home/{self.login.user} {command}", user=self.login.user)

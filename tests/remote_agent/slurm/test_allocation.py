@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,16 +13,30 @@ import pytest
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.slurm import allocation
 from remote_agent.slurm.allocation import CLASS, PREPARED, Allocation, read_prepared, write_prepared
+from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system import gpus as system_gpus
 from remote_agent.system.gpus import Survey
 from remote_agent.system.host import Folders
+from tests.remote_agent.agents import wait_until
 from tests.remote_agent.stepped_agent import SteppedAgent
 from tests.specs import job_spec, zygote_spec
 
 PREPARED_APP = Prepared("z", zygote_spec(), None, "", "/")
+
+
+class FakeBatch(Batch):
+    """Says why it ends an allocation, if it knows."""
+
+    said: tuple[str, str] | None = ("time_limit", "the time is up")
+
+    def why(self, job: str) -> tuple[str, str]:
+        assert job == "22"
+        if self.said is None:
+            raise BatchError("scontrol: exit status 1")
+        return self.said
 
 
 @dataclass
@@ -31,6 +45,7 @@ class SteppedAllocation(SteppedAgent):
 
     most: int | None = 1
     expects: int = 0
+    batch: Batch = field(default_factory=FakeBatch)
 
     def make_agent(self, where: Folders) -> Allocation:
         self.files = SharedFiles(where.spool, "submitter")
@@ -38,7 +53,7 @@ class SteppedAllocation(SteppedAgent):
         self.pool = Pool(self.files, "submitter")
         self.incarnations = Incarnations(self.files)
         self.allocation = Allocation(
-            "r1", "h", where, "/bundle", 0o022, "22.0", slots=1, most=self.most, expects=self.expects
+            "r1", "h", where, "/bundle", 0o022, "22.0", slots=1, most=self.most, expects=self.expects, batch=self.batch
         )
         return self.allocation
 
@@ -165,20 +180,32 @@ def test_a_request_ends_a_job_that_runs(make):
     assert host.seen().attempts["3.1"].cancel == "timeout"
 
 
-def test_the_end_of_the_allocation_ends_what_runs(make):
-    """It takes nothing more, and leaves when its job is over."""
+@pytest.mark.parametrize(
+    ("said", "kind", "why"),
+    [
+        (("time_limit", "the time is up"), "time_limit", "the time is up"),
+        (None, "cancelled", "the allocation was ended from outside"),
+    ],
+)
+def test_the_end_of_the_allocation_ends_what_runs(make, said, kind: str, why: str):
+    """For the reason that Slurm gives, if it does. It takes nothing more, and leaves when its job is over."""
     host = make(most=None)
+    host.batch.said = said
     host.put(3, 4)
     write_prepared(host.files, PREPARED_APP)
     host.settle()
     host.allocation.on_signal(signal.SIGTERM, None)
-    host.settle()
-    assert host.seen().attempts["3.1"].cancel == "cancelled"
+
+    def cancelled() -> str | None:
+        host.settle()
+        return host.seen().attempts["3.1"].cancel
+
+    assert wait_until(cancelled, "the job is ended") == kind
     ((zygote, job),) = host.jobs()
     job.finish(b"value")
     zygote.ended(job, 0)
     host.settle()
-    assert host.seen().left == "the allocation was ended from outside"
+    assert host.seen().left == why
     assert host.forks == ["3.1"]
 
 

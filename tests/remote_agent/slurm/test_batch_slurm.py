@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -52,8 +53,16 @@ def test_a_request_becomes_one_array(program: Program):
     assert Slurm().submit(REQUEST) == "123"
     lines = said.read_text().splitlines()
     assert lines[:3] == ["--parsable", "--array", "0-19%4"]
+    assert lines.count("--requeue") == 1
     assert lines[lines.index("--job-name") + 1] == lines[lines.index("--comment") + 1] == REQUEST.name
-    assert lines[-5:] == ["--gres=gpu:2", "--partition=main", "--constraint=a100 or b", "#!/bin/sh", "exit 0"]
+    assert lines[-6:] == [
+        "--gres=gpu:2",
+        "--partition=main",
+        "--signal=B:TERM@60",
+        "--constraint=a100 or b",
+        "#!/bin/sh",
+        "exit 0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +88,50 @@ def test_only_a_refusal_is_final(program: Program, err: str, expected: type[Batc
     with pytest.raises(expected) as caught:
         Slurm().submit(REQUEST)
     assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "warning"),
+    [
+        ("2", 30),
+        ("1:30", 22),
+        ("0:10:00", 60),
+        ("1-0", 60),
+        ("1-02:03:04", 60),
+        ("0:0:20", 5),
+        ("UNLIMITED", 60),
+        ("0", 60),
+    ],
+)
+def test_an_allocation_is_warned_before_its_time_is_up(program: Program, limit: str, warning: int):
+    """A short one later, or it would be warned when it begins. An option of the user's own counts instead."""
+    said = program("sbatch", out="123\n")
+    Slurm().submit(REQUEST._replace(needs={"time": limit}))
+    assert f"--signal=B:TERM@{warning}" in said.read_text().splitlines()
+    Slurm().submit(REQUEST._replace(options=("--signal=B:TERM@5",)))
+    assert [line for line in said.read_text().splitlines() if line.startswith("--signal")] == ["--signal=B:TERM@5"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "kind"),
+    [
+        ("JobState=RUNNING PreemptTime=None TimeLimit=00:10:00 EndTime={near}", "time_limit"),
+        ("JobState=RUNNING PreemptTime=None TimeLimit=UNLIMITED EndTime=Unknown", "cancelled"),
+        ("JobState=RUNNING PreemptTime=None TimeLimit=10:00:00 EndTime={far}", "cancelled"),
+        ("JobState=RUNNING PreemptTime=2026-01-01T00:00:00 EndTime={near}", "preempted"),
+        ("JobState=COMPLETING EndTime={near}", "cancelled"),
+        ("JobState=TIMEOUT EndTime={near}", "time_limit"),
+    ],
+)
+def test_why_an_allocation_was_told_to_end(program: Program, shown: str, kind: str):
+    """Slurm warns a job that it lets run on only of its time limit."""
+    now = dt.datetime.now()  # noqa: DTZ005 - Slurm says times in the zone of its node
+    times = {"near": now + dt.timedelta(seconds=50), "far": now + dt.timedelta(hours=5)}
+    program(
+        "scontrol",
+        out="JobId=7 " + shown.format(**{name: one.isoformat("T", "seconds") for name, one in times.items()}),
+    )
+    assert Slurm().why("7")[0] == kind
 
 
 def test_an_answer_that_is_cut_off_is_none(program: Program):
