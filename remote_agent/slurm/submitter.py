@@ -408,15 +408,13 @@ class Submitter:
 
     def _on_finish_asked(self, error: Optional[BaseException]) -> None:
         if error is not None:
-            self._controller.note("slurm: allocations of the run may be left: {}".format(error))
-            self._is_over = True
+            self._leave_folder("allocations of the run may be left ({})".format(error))
 
     def _finish(self, now: float) -> None:
         """End when no allocation writes to the run's folder any more."""
         assert self._finish_by is not None
         if now >= self._finish_by:
-            self._controller.note("slurm: allocations of the run have not ended yet; 'squeue --me' lists them")
-            self._is_over = True
+            self._leave_folder("allocations of the run have not ended yet")
         elif not self._is_polling:
             self._is_polling = True
             found: List[Listed] = []
@@ -427,8 +425,17 @@ class Submitter:
 
     def _on_finish_polled(self, found: List[Listed], error: Optional[BaseException]) -> None:
         self._is_polling = False
-        if error is not None or all(one.phase is Phase.ENDED for one in found):
+        if error is not None:
+            self._leave_folder("whether allocations of the run are left is not known ({})".format(error))
+        elif all(one.phase is Phase.ENDED for one in found):
             self._is_over = True
+
+    def _leave_folder(self, why: str) -> None:
+        """End, and leave what allocations may still write to."""
+        self._controller.note(
+            "slurm: {}; 'squeue --me' lists them, and 'launcher clean' removes {} later".format(why, self._paths.spool)
+        )
+        self._is_kept = self._is_over = True
 
     def _remove(self) -> None:
         self._background.stop()
