@@ -509,6 +509,35 @@ def sharing(bench: Bench) -> None:
         bench.add(f"uneven jobs, 4 slots, {side.name}: part of the slots' time that jobs had", busy, target)
 
 
+def report(bench: Bench) -> None:
+    """The page of `launcher report` for 10,000 jobs: seconds of the command, and bytes without the data of the jobs."""
+    count, state = (200 if bench.is_quick else 10_000), {"XDG_STATE_HOME": str(bench.host.folder / "state")}
+    launched, environ = str(Path(sys.executable).parent / "launcher"), {**bench.host.environ, **state}
+    sizes = []
+    for jobs in (2, count):
+        folder = bench.host.folder / f"report{jobs}"
+        sweep = [
+            f"{bench.app / 'bench_app.py'}:noop",
+            f"number=range({jobs})",
+            "--isolation",
+            "reuse",
+            "--folder",
+            str(folder),
+        ]
+        cpu_seconds([launched, "multirun", *sweep, "--quiet"], environ)
+        made = Side(
+            "launcher report", lambda folder=folder: run_command([launched, "report", str(folder)], bench.app, state)
+        )  # type: ignore[misc]
+        if jobs == count:
+            take_turns([made], bench.runs, lambda _: None)
+            bench.add(f"launcher report of {count:,} jobs: seconds", made.median(_command), 3.0, less_is_better=True)
+        else:
+            made.run()
+        sizes.append((folder / "report.html").stat().st_size)
+    bench.add("its page with two jobs, in MB", sizes[0] / 1e6, 2.0, less_is_better=True)
+    bench.note(f"its page with {count:,} jobs", f"{sizes[1] / 1e6:.1f} MB")
+
+
 SUITES: dict[str, Callable[[Bench], None]] = {
     "jobs": jobs,
     "profile": profile,
@@ -522,5 +551,6 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "warm": warm,
     "hosts": hosts,
     "sharing": sharing,
+    "report": report,
     "long": long,
 }

@@ -47,14 +47,27 @@ class AppRun:
     Attributes:
         setup: what the session needs.
         total: the number of jobs; None if a sweeper decides it during the run.
+        jobs: makes the overrides of each job, in order; None if a sweeper decides them during the run.
         drive: submits the jobs to an open session and waits for them; when detaching, it waits until the hosts have them.
         close: restores Hydra's global state.
     """
 
     setup: RunSetup
     total: int | None
+    jobs: Callable[[], Iterable[Sequence[str]]] | None
     drive: Callable[[Session, bool], None]
     close: Callable[[], None]
+
+    def check_detachable(self) -> None:
+        """Refuse to leave a run whose jobs depend on the results of earlier ones.
+
+        Raises:
+            UsageError: a sweeper decides the jobs during the run.
+        """
+        if self.jobs is None:
+            raise UsageError(
+                "--detach: the sweeper of this app needs the results of its jobs to choose the next ones; run it without --detach"
+            )
 
 
 def prepare(
@@ -139,7 +152,7 @@ def prepare(
         # A list, so that the journal has all of it before the first job is sent.
         session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
-    return AppRun(setup, composition.count, drive, opened.close)
+    return AppRun(setup, composition.count, composition.job_overrides, drive, opened.close)
 
 
 class _ImportHereError(UsageError):
@@ -286,21 +299,19 @@ def _hydra_run(
     if mode == "MULTIRUN" and is_basic:
         setup.check_sizes(composition.job_overrides())
 
+    def jobs() -> Iterable[Sequence[str]]:
+        return [()] if mode == "RUN" else composition.job_overrides()
+
     def drive(session: Session, detach: bool) -> None:
         if not is_basic:
-            if detach:
-                raise UsageError(
-                    "--detach: the sweeper of this app needs the results of its jobs to choose the next ones; run it without --detach"
-                )
             _drive_sweeper(composition, session)
             return
         if mode == "MULTIRUN":
             composition.save_multirun(session.folder)
-        jobs = [()] if mode == "RUN" else composition.job_overrides()
-        session.drive([(None, one) for one in jobs], detach=detach)
+        session.drive([(None, one) for one in jobs()], detach=detach)
 
     total = 1 if mode == "RUN" else composition.count if is_basic else None
-    return AppRun(setup, total, drive, close)
+    return AppRun(setup, total, jobs if is_basic else None, drive, close)
 
 
 def _drive_sweeper(composition: HydraComposition, session: Session) -> None:

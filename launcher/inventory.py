@@ -40,6 +40,8 @@ __all__ = [
     "load_hosts",
     "load_hosts_file",
     "parse_host",
+    "said_size",
+    "said_too_little",
 ]
 
 #: The name of this machine without SSH.
@@ -181,17 +183,7 @@ def check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[
     Raises:
         InventoryError: naming each host with what it has.
     """
-    too_small = []
-    for spec in specs:
-        # How many are free is the host's own word.
-        gpus = None if spec.gpus == "free" else len(spec.gpus) if isinstance(spec.gpus, tuple) else spec.gpus
-        has = {"gpus": gpus, "cpus": spec.cpus, "memory": spec.memory}
-        lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
-        too_small += [f"{spec.name} has {lacks[0]}={has[lacks[0]]}"] if lacks else []
-        if needs and spec.slurm is not None:
-            too_small.append(
-                f"{spec.name} is a Slurm cluster, where `slurm:` in the hosts file says what every job has"
-            )
+    too_small = [f"{spec.name} has {too_little}" for spec in specs if (too_little := said_too_little(spec, needs))]
     if len(too_small) == len(specs):
         asked = ", ".join(f"{name}={need}" for name, need in needs.items())
         raise InventoryError(
@@ -223,6 +215,22 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
                 f"host {spec.name}: lease: jobs on a Slurm cluster do not end with the controller's lease yet; leave it out"
             )
     return specs
+
+
+def said_size(spec: HostSpec) -> dict[str, int | None]:
+    """Return how much the user says that a host has. None: what the host finds is its own word, later."""
+    # How many are free is the host's own word.
+    gpus = None if spec.gpus == "free" else len(spec.gpus) if isinstance(spec.gpus, tuple) else spec.gpus
+    return {"gpus": gpus, "cpus": spec.cpus, "memory": spec.memory}
+
+
+def said_too_little(spec: HostSpec, needs: Mapping[str, int]) -> str:
+    """Return what the user says that a host has, where that is too little for a job; empty if it may be enough."""
+    if needs and spec.slurm is not None:
+        return "`slurm:`, which says what every job there has"
+    has = said_size(spec)
+    lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
+    return f"{lacks[0]}={has[lacks[0]]}" if lacks else ""
 
 
 def _host_spec(host: Any) -> HostSpec:

@@ -68,10 +68,12 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_hydra() -> Iterator[None]:
     """Resolvers that an application registers, and a Hydra that it initialises, are gone with its test."""
-    monkeypatch.setattr(BaseContainer, "_resolvers", dict(BaseContainer._resolvers))
+    resolvers = BaseContainer._resolvers
+    BaseContainer._resolvers = dict(resolvers)
     yield
+    BaseContainer._resolvers = resolvers
     GlobalHydra.instance().clear()
 
 

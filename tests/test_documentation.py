@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
 SOURCES = sorted(
     path for top in ("launcher", "remote_agent", "hydra_plugins", "benchmarks") for path in (ROOT / top).rglob("*.py")
 )

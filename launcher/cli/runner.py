@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     S = TypeVar("S", bound=Session)
 
-__all__ = ["Output", "exit_code", "output", "resume_session", "run_app", "run_session"]
+__all__ = ["Output", "exit_code", "output", "plan_app", "resume_session", "run_app", "run_session"]
 
 _FAILED, _NO_HOST = 1, 3
 #: To read the values of more jobs than this would keep the user waiting who did not ask for them.
@@ -126,6 +126,26 @@ def run_app(
         )
     finally:
         app_run.close()
+
+
+def plan_app(app_run: AppRun, out: Output) -> int:
+    """Show what it would do, and do nothing; return the exit code: that of a run whose jobs fail, if some certainly would.
+
+    Raises:
+        LauncherError: the run would be refused.
+    """
+    from launcher.display.dry_run import print_dry_run
+    from launcher.setup.dry_run import plan_run
+
+    try:
+        plan = plan_run(app_run.setup, None if app_run.jobs is None else app_run.jobs())
+    finally:
+        app_run.close()
+    code = _FAILED if plan.failing else 0
+    if not out.is_json:
+        print_dry_run(plan, out.people)
+    out.report({"version": 1, "exit_code": code, **plan.to_json()})
+    return code
 
 
 def run_session(

@@ -10,12 +10,14 @@ from __future__ import annotations
 import enum
 import os
 import weakref
+from errno import EACCES, ENOTDIR
 from pathlib import Path
 
 from launcher.errors import JournalError, RunError, UsageError
 from launcher.runs.journal import FOLDER, JournalReader, lock_folder
+from launcher.runs.journal_lock import driven, driver_of
 
-__all__ = ["Claim", "Naming", "claim"]
+__all__ = ["Claim", "Naming", "claim", "look"]
 
 #: How many folders with the same name and a number are tried.
 _MOST = 10_000
@@ -76,11 +78,43 @@ def claim(folder: Path, naming: Naming) -> Claim:
             if naming is Naming.USER:
                 raise
         except OSError as error:
-            raise UsageError(
-                f"results cannot be written to {candidate}: {error.strerror}; name another folder "
-                "(--folder, folder=, hydra.sweep.dir or hydra.run.dir)"
-            ) from None
+            raise _unwritable(candidate, error.strerror) from None
     raise UsageError(f"{folder} and {_MOST} folders beside it are taken; name another one")
+
+
+def look(folder: Path, naming: Naming) -> Path:
+    """Return the folder that `claim` would take now, without making or changing anything.
+
+    Raises:
+        RunError: another run drives it.
+        UsageError: it cannot be made or written.
+    """
+    for number in range(_MOST):
+        candidate = folder if number == 0 else folder.with_name(f"{folder.name}.{number}")
+        own = candidate / FOLDER
+        if naming is Naming.NEW and os.path.lexists(candidate):
+            continue
+        _check_writable(own)
+        driver = driver_of(own)
+        if driver and naming is Naming.USER:
+            raise driven(own, driver)
+        if driver or (naming is Naming.MOMENT and (own / "journal.sqlite").exists()):
+            continue
+        return candidate
+    raise UsageError(f"{folder} and {_MOST} folders beside it are taken; name another one")
+
+
+def _check_writable(own: Path) -> None:
+    there = next(path for path in (own, *own.parents) if os.path.lexists(path))
+    problem = ENOTDIR if not there.is_dir() else EACCES if not os.access(there, os.W_OK | os.X_OK) else 0
+    if problem:
+        raise _unwritable(own.parent, os.strerror(problem))
+
+
+def _unwritable(folder: Path, why: str | None) -> UsageError:
+    return UsageError(
+        f"results cannot be written to {folder}: {why}; name another folder (--folder, folder=, hydra.sweep.dir or hydra.run.dir)"
+    )
 
 
 class _Taken(Exception):

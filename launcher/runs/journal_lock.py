@@ -12,8 +12,9 @@ import threading
 from pathlib import Path
 
 from launcher.errors import RunError
+from launcher.util.terminal_text import clean
 
-__all__ = ["lock_folder"]
+__all__ = ["driven", "driver_of", "lock_folder"]
 
 
 def lock_folder(folder: Path, *, patience: int = 20) -> int:
@@ -51,16 +52,48 @@ def _lock(fd: int, folder: Path, patience: int) -> None:
                 raise
             if left:
                 threading.Event().wait(0.02)
-    owner = os.pread(fd, 100, 0).decode("utf-8", "replace").strip()
+    raise driven(folder, _owner(fd))
+
+
+def _owner(fd: int) -> str:
+    return clean(os.pread(fd, 100, 0).decode("utf-8", "replace")).strip() or "unknown"
+
+
+def driven(folder: Path, owner: str) -> RunError:
+    """Return the error for a folder whose run this process (`pid N`) drives."""
     if owner == f"pid {os.getpid()}":
-        raise RunError(
+        return RunError(
             f"{folder.parent}: another run of this process is using this folder; name another folder for this one, or "
             "end that one first"
         )
-    raise RunError(
-        f"{folder.parent}: the run is driven by another process ({owner or 'unknown'}); "
+    return RunError(
+        f"{folder.parent}: the run is driven by another process ({owner}); "
         "end that one first, name another folder, or look with 'launcher show'"
     )
+
+
+def driver_of(folder: Path) -> str:
+    """Return the process that drives the run with this `.launcher` (`pid N`); empty if there is none.
+
+    Raises:
+        RunError: its lock cannot be opened.
+    """
+    path = folder / "lock"
+    try:
+        # O_NONBLOCK, because somebody may have put a pipe there.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from None
+    try:
+        # This lock is shared and released at once. A controller that begins at this moment waits for it.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _owner(fd)
+    finally:
+        os.close(fd)
+    return ""
 
 
 def _is_still(fd: int, path: Path) -> bool:

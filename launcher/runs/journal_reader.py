@@ -208,6 +208,11 @@ class JournalReader:
         for seq, data in rows:
             yield seq, self._decoded(_event, data)
 
+    def last_event_at(self) -> float | None:
+        """Return when the latest event happened; None if there is none."""
+        rows = self._rows("select data from events order by seq desc limit 1")
+        return self._decoded(_event, rows[0][0]).at if rows else None
+
     def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, JobSpec] | None:
         """Return (overrides, output_dir, payload, spec) of a job."""
         rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))

@@ -6,16 +6,14 @@ only the hosts know, such as whether a job of a detached run has ended.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from launcher import events
-from launcher.errors import RunError
 from launcher.runs.index import Entry
 from launcher.runs.journal_format import FOLDER
+from launcher.runs.journal_lock import driver_of
 from launcher.runs.journal_reader import JournalReader
 from launcher.util.exhaustive import assert_never
 from launcher.util.frozen import frozen
@@ -155,22 +153,7 @@ class JobStatusLine:
 
 def driver(folder: Path) -> str:
     """Return the process that drives the run of this folder (`pid N`); empty if there is none."""
-    path = folder / FOLDER / "lock"
-    try:
-        # O_NONBLOCK, because somebody may have put a pipe there.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}") from None
-    try:
-        # This lock is shared and released at once. A controller that begins at this moment waits for it.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return clean(os.pread(fd, 100, 0).decode("utf-8", "replace")).strip() or "unknown"
-    finally:
-        os.close(fd)
-    return ""
+    return driver_of(folder / FOLDER)
 
 
 def read_status(entry: Entry) -> RunStatus:

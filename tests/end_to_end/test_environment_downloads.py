@@ -100,6 +100,7 @@ def is_fetched_here(wheel: Path) -> bool:
     return WheelCache({}).path(hashlib.sha256(wheel.read_bytes()).hexdigest()).exists()
 
 
+@pytest.mark.slow
 def test_a_host_fetches_what_it_may(server: FileServer, tmp_path: Path) -> None:
     """This machine then fetches none of it. What has no address that a host may have is sent, and the next run needs neither."""
     away, here = new_wheel(tmp_path, "away"), new_wheel(tmp_path, "here")

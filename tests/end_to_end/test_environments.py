@@ -68,6 +68,7 @@ def ready(seen: list[events.Event]) -> list[events.EnvironmentReady]:
     return [event for event in seen if isinstance(event, events.EnvironmentReady)]
 
 
+@pytest.mark.slow
 def test_the_packages_of_a_lock_are_there(spec: HostSpec, project: Path, tmp_path: Path) -> None:
     """The job imports what the lock has, in an environment that is built once: the second run finds it."""
     lock = str(project / "uv.lock")

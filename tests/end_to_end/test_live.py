@@ -139,6 +139,7 @@ def plain(task: str, project: Path) -> subprocess.CompletedProcess[bytes]:
 # -- in a pipe -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_what_python_would_give_it(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path, where: list[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_retries_count_by_kind_of_error(project: Project) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_retry_that_succeeds_is_the_jobs_result(project: Project) -> None:
     """The failed attempt stays visible."""
     (returned,) = run(project, 1, {"how": {"0": "raise once"}}, retries=3)

@@ -106,6 +106,7 @@ def test_other_hosts_carry_on_without_a_python_of_one(
     assert unusable == [any_host.name]
 
 
+@pytest.mark.slow
 def test_an_import_that_ends_the_process_is_the_applications_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_job_has_its_cpus_and_as_many_threads(task: Any, tmp_path: Path) -> No
         assert affinity is None or (len(affinity) == 1 and affinity[0] in usable)
 
 
+@pytest.mark.slow
 def test_the_users_number_of_threads_wins(task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may stand in the run's variables, or in those of the host's login."""
     monkeypatch.setenv("MKL_NUM_THREADS", "5")
@@ -63,6 +64,7 @@ def test_the_users_number_of_threads_wins(task: Any, tmp_path: Path, monkeypatch
     assert one.return_value[1][:2] == ["7", "5"]
 
 
+@pytest.mark.slow
 def test_without_resources_a_job_has_all_of_the_host(task: Any, tmp_path: Path) -> None:
     """Nothing is set."""
     (one,) = launcher.multirun(task, [{}], folder=tmp_path / "out")
@@ -71,6 +73,7 @@ def test_without_resources_a_job_has_all_of_the_host(task: Any, tmp_path: Path) 
     assert affinity is None or affinity == sorted(os.sched_getaffinity(0))
 
 
+@pytest.mark.slow
 def test_a_job_that_no_host_can_have_fails_by_name(task: Any, tmp_path: Path) -> None:
     """The host tells what it has. The message names the host, what is needed, and the next step."""
     seen: list[Any] = []
@@ -98,6 +101,7 @@ def test_a_job_may_say_what_it_needs_itself(task: Any, tmp_path: Path) -> None:
         assert affinity is None or len(affinity) == cpus
 
 
+@pytest.mark.slow
 def test_jobs_that_share_processes_have_their_own_sizes(task: Any, tmp_path: Path) -> None:
     """A process takes only jobs with as many threads as its first one, and runs each on that job's CPUs."""
     usable = os.cpu_count() if not hasattr(os, "sched_getaffinity") else len(os.sched_getaffinity(0))
@@ -109,6 +113,7 @@ def test_jobs_that_share_processes_have_their_own_sizes(task: Any, tmp_path: Pat
         assert affinity is None or len(affinity) == cpus
 
 
+@pytest.mark.slow
 def test_a_job_with_a_size_in_a_run_without_one(task: Any, tmp_path: Path) -> None:
     """The others have what they have without it."""
     with _opened(tmp_path) as session:
@@ -120,6 +125,7 @@ def test_a_job_with_a_size_in_a_run_without_one(task: Any, tmp_path: Path) -> No
         assert next(session.map(task, [{}], resources={"cpus": 1}))[1] == ["1", "1", ""]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_too_large_fails_and_the_others_run(task: Any, tmp_path: Path) -> None:
     """The error names the host with what it has."""
     with _opened(tmp_path) as session:
@@ -129,6 +135,7 @@ def test_a_job_that_is_too_large_fails_and_the_others_run(task: Any, tmp_path: P
         assert small.job_return().status.name == "COMPLETED"
 
 
+@pytest.mark.slow
 def test_a_job_that_makes_no_sense_is_refused_at_its_submission(task: Any, tmp_path: Path) -> None:
     """By name, and the session goes on. So is one that is larger than every host, as far as the user says what they have."""
     with _opened(tmp_path, [{"name": "local", "cpus": 2}]) as session:
@@ -140,6 +147,7 @@ def test_a_job_that_makes_no_sense_is_refused_at_its_submission(task: Any, tmp_p
         assert session.submit(task, {}).num == 0
 
 
+@pytest.mark.slow
 def test_a_job_keeps_its_size_when_it_is_tried_again(task: Any, tmp_path: Path) -> None:
     """The journal has it, for a resumed run, a retry and a reproduction."""
     with _opened(tmp_path) as session:

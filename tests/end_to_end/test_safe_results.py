@@ -160,6 +160,7 @@ def hosts(request: pytest.FixtureRequest) -> str:
     return json.dumps({"demo": {"address": "demo", "ssh_config": str(server.ssh_config), "slots": 2}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("results", ["safe", pytest.param("trusted", marks=pytest.mark.slow)])
 def test_no_unpickler_sees_what_a_host_made(python: Python, hosts: str, results: str, tmp_path: Path) -> None:
     """This holds during the run, when values, configs and failures are read, and in commands about it.

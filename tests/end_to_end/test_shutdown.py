@@ -164,6 +164,7 @@ def test_a_child_has_the_time_that_it_is_given(app: Any, any_host: HostSpec) -> 
     assert not [event for event in seen if isinstance(event, events.Warned)]
 
 
+@pytest.mark.slow
 def test_what_is_ended_with_the_run_is_named(app: Any, any_host: HostSpec) -> None:
     """A process of the last job in its own session is ended with the run, before anybody would look for it.
 

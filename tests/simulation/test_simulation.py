@@ -89,13 +89,13 @@ def test_a_controller_that_dies_at_every_second_write():
 
 def test_jobs_of_a_slow_host_end_on_a_fast_one():
     """Each job starts once. Together the hosts take about as long as they would if every job went to the first free one."""
-    history = History(1, (1, 1), tuple(Job(0.0, 5.0) for _ in range(200)), slowness=(1.0, 4.0))
+    history = History(1, (1, 1), tuple(Job(0.0, 5.0) for _ in range(100)), slowness=(1.0, 4.0))
     steps = (Step(2.0, "detach"), Step(3.0, "kill_controller"))
     for told in ((), steps):
         world = World(replace(history, steps=told)).run()
         started = Counter(attempt.partition(".")[0] for attempt in world.starts)
         assert set(started.values()) == {1}
-        assert world.now < 1.1 * 200 * 5.0 / (1 + 1 / 4) + 60 * bool(told)
+        assert world.now < 1.1 * 100 * 5.0 / (1 + 1 / 4) + 60 * bool(told)
 
 
 def _passed_by(world: World, large: int) -> int:

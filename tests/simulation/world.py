@@ -478,9 +478,8 @@ class World:
             if record.state == "queued" and scheduler.current(*map(int, record.attempt.split(".")), host.name)
         }
         waiting = [scheduler.jobs[num] for num in queued | set(scheduler.pending)]
-        return any(
-            not job.is_cancelled and idle.name not in job.failed_on and idle.has_room(job.needs) for job in waiting
-        )
+        sizes = {job.needs for job in waiting if not job.is_cancelled and idle.name not in job.failed_on}
+        return any(map(idle.has_room, sizes))
 
     def _nothing(self) -> None:
         """Let a moment pass at which the promises are held against the state."""

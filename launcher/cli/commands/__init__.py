@@ -24,6 +24,7 @@ COMMANDS: dict[str, Command] = {
     "multirun": Command("launcher.cli.commands.run:run", "Run a sweep of an app, on any number of hosts."),
     "runs": Command("launcher.cli.commands.runs:runs", "List the runs, the latest first."),
     "show": Command("launcher.cli.commands.show:show", "Show a run, or one job with all its attempts."),
+    "report": Command("launcher.cli.commands.report:report", "Write the report of a run: a page for a browser."),
     "table": Command("launcher.cli.commands.table:table", "Write what jobs were and returned, for other programs."),
     "logs": Command("launcher.cli.commands.logs:logs", "Show what a job printed."),
     "attach": Command("launcher.cli.commands.attach:attach", "Resume a run: show its progress and finish it."),

@@ -12,7 +12,7 @@ from launcher.cli import arguments
 from launcher.cli import options as opt
 from launcher.cli.parameters import Argument, CommandName, Exit, Option
 from launcher.cli.runner import output as open_output
-from launcher.cli.runner import run_app
+from launcher.cli.runner import plan_app, run_app
 
 __all__ = ["run"]
 
@@ -73,6 +73,13 @@ _Detach = Annotated[
     bool,
     Option("--detach", help="Exit when the hosts have all jobs; `launcher attach` collects their results."),
 ]
+_DryRun = Annotated[
+    bool,
+    Option(
+        "--dry-run",
+        help="Check everything, show what would run where and what would be sent, and do none of it.",
+    ),
+]
 _Json = Annotated[
     bool,
     Option("--json", help="Print the summary as JSON on stdout; everything else goes to stderr, also what jobs print."),
@@ -95,6 +102,7 @@ def run(
     callback: _Callback = None,
     folder: _Folder = None,
     detach: _Detach = False,
+    dry_run: _DryRun = False,
     sort: arguments.Sort = None,
     is_json: _Json = False,
     verbose: _Verbose = False,
@@ -110,7 +118,7 @@ def run(
         options = opt.conf(given)
         from launcher.transports.early_connections import EarlyConnections
 
-        with EarlyConnections() if detach else EarlyConnections.begin(None, options) as early:
+        with EarlyConnections() if detach or dry_run else EarlyConnections.begin(None, options) as early:
             from launcher.app_run import prepare_named
 
             app_run = prepare_named(
@@ -124,5 +132,9 @@ def run(
                 config_dir=config_dir,
                 config_name=config_name,
             )
+            if detach:
+                app_run.check_detachable()
+            if dry_run:
+                raise Exit(plan_app(app_run, out))
             exit_code = run_app(app_run, out, early=early, detach=detach, sort=sort, verbose=verbose, quiet=quiet)
     raise Exit(exit_code)

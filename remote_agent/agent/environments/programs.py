@@ -32,7 +32,8 @@ _PYTHON_HANGS = (
 _LAST_LINES = 20
 _LAST_CHARACTERS = 4000
 #: Texts of uv or a Python for a full disk or quota.
-_NO_ROOM = re.compile(r"os error (?:{0})\b|\[Errno (?:{0})\]".format("|".join(map(str, NO_ROOM))))
+#: uv breaks its lines anywhere between two words.
+_NO_ROOM = re.compile(r"os\s+error\s+(?:{0})\b|\[Errno (?:{0})\]".format("|".join(map(str, NO_ROOM))))
 _MIRRORS = ("UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_DOWNLOADS_JSON_URL")
 _OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
 

@@ -110,6 +110,7 @@ def test_runs_lists_every_run(finished: Project, cli: Cli) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_folder_name_with_a_newline_is_shown_in_one_line(project: Project, cli: Cli) -> None:
     """Otherwise the text after the newline would look like a line of ours.
 
@@ -196,6 +197,7 @@ def test_logs_shows_what_a_job_wrote(finished: Project, cli: Cli) -> None:
     assert "has 3 jobs; name one of them" in cli.err
 
 
+@pytest.mark.slow
 def test_logs_of_a_job_that_runs_come_from_its_host(left: Project, cli: Cli) -> None:
     """Nothing of it is here yet. --follow goes on to its end."""
     assert cli("logs", "last#0") == "job 0 works\n"
@@ -297,6 +299,7 @@ def test_retry_runs_failed_jobs_again_in_the_same_run(project: Project, cli: Cli
     assert project.marked("ran") == Counter({"0": 1, "1": 2, "2": 1})
 
 
+@pytest.mark.slow
 def test_cancel_of_a_run_that_was_left_ends_it(left: Project, cli: Cli) -> None:
     """The jobs' end hooks fire on the host, and the run's end hook here."""
     cli("cancel", "last")

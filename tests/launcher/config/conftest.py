@@ -14,9 +14,11 @@ from tests.launcher.config.apps import APP, FILES, numbers
 
 @pytest.fixture(autouse=True)
 def hydra_state(monkeypatch):
-    """Restore Hydra's global state and the import path."""
+    """Restore Hydra's global state and the import path. Hydra's plugins are found once, and stay."""
+    from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
 
+    Plugins.instance()
     before = dict(Singleton._instances)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield

@@ -19,7 +19,7 @@ from launcher.app_run import _quoted
 from launcher.config.lazy import made_now
 from launcher.errors import RunError, UsageError
 from launcher.runs import index
-from launcher.runs.folder import Naming, claim
+from launcher.runs.folder import Naming, claim, look
 from launcher.runs.journal import FOLDER, Journal, JournalReader, lock_folder
 from launcher.setup import folders
 from launcher.setup.hydra import naming_of
@@ -173,6 +173,39 @@ class TestClaiming:
         with pytest.raises(RunError, match="another run of this process"):
             claim(tmp_path / "mine", Naming.USER)
         journal.close()
+
+
+class TestLooking:
+    """A look at the folder that a run would get, without taking it."""
+
+    @pytest.mark.parametrize("naming", list(Naming))
+    def test_it_is_the_folder_that_is_taken_next(self, tmp_path: Path, naming: Naming) -> None:
+        """Where nothing is, where a run has ended, and where one is driven. Nothing is made or changed by it."""
+        folder = tmp_path / "day" / "second"
+        assert look(folder, naming) == folder
+        assert not (tmp_path / "day").exists()
+        begin(folder, run="ended").close()
+        there = sorted(tmp_path.rglob("*"))
+        looked = look(folder, naming)
+        assert sorted(tmp_path.rglob("*")) == there
+        journal = begin(folder, naming, run="driven")
+        assert journal.folder == looked / FOLDER
+        if naming is Naming.USER:
+            with pytest.raises(RunError, match="another run of this process is using this folder"):
+                look(folder, naming)
+        else:
+            looked = look(folder, naming)
+            taken = claim(folder, naming)
+            assert taken.folder == looked
+            taken.release()
+        journal.close()
+
+    def test_a_folder_that_cannot_be_made_is_refused(self, tmp_path: Path) -> None:
+        """A file is in its place, or above it."""
+        (tmp_path / "file").touch()
+        for folder in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+            with pytest.raises(UsageError, match="results cannot be written to"):
+                look(folder, Naming.USER)
 
 
 def value(config: Any) -> Any:

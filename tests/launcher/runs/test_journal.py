@@ -474,7 +474,8 @@ class TestFilesOfAJournal:
         Journal(folder).close()
         assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
 
-    @pytest.mark.parametrize("mode", [pytest.param("run", marks=pytest.mark.slow), "multirun"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("mode", ["run", "multirun"])
     def test_nothing_is_left_beside_it_after_a_run(self, mode: str, tmp_path: Path) -> None:
         """In each way to start a run, even if JobReturns are read after its end."""
         if mode == "run":

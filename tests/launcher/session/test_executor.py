@@ -277,6 +277,7 @@ async def _awaited(job: launcher.Job[int]) -> int:
     return await job
 
 
+@pytest.mark.slow
 def test_a_forked_process_is_refused_at_once(tmp_path: Path) -> None:
     """By every method, because the threads that bring results are not in that process. Here the session goes on."""
     os.mkfifo(tmp_path / "gate")
@@ -409,6 +410,7 @@ def test_cancel_of_a_job_that_waits_and_of_one_that_runs(hosts: list[Any], tmp_p
     assert returned == {0: "cancelled", 1: None, 2: "cancelled"}
 
 
+@pytest.mark.slow
 def test_callbacks_of_a_job_are_called_when_its_hook_has_fired(hosts: list[Any]) -> None:
     """In the session's thread, once, even if they are added later. The value is decoded only when it is read."""
     order: list[Any] = []
@@ -435,6 +437,7 @@ def test_a_first_exception_ends_a_wait(hosts: list[Any], tmp_path: Path) -> None
         Path(gate).touch()
 
 
+@pytest.mark.slow
 def test_shutdown_without_waiting_goes_on(hosts: list[Any], tmp_path: Path) -> None:
     """The jobs end, and so does the run."""
     gate, hooks = str(tmp_path / "gate"), Returns()

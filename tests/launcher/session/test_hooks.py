@@ -17,7 +17,6 @@ from launcher.errors import RunAborted
 from tests.launcher.session.recorded import collect, lines
 
 
-@pytest.mark.parametrize("hosts", ["local", "ssh"], indirect=True)
 def test_multirun_fires_every_hook_once_in_order_on_its_side(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Controller hooks fire here, job hooks in the job's process, with the callback's state from the controller."""
     record = tmp_path / "record"
@@ -75,6 +74,7 @@ def test_a_hook_that_raises_is_reported_and_the_run_goes_on(app: Any, hosts: lis
     assert all("raised" in event.traceback for event in seen if isinstance(event, events.Warned))
 
 
+@pytest.mark.slow
 def test_the_config_of_on_job_return_is_the_hooks_own(app: Any) -> None:
     """It has the job's values, its hydra node and the local folder. The hook may edit it, and no edit reaches the JobReturn."""
     seen: list[tuple[Any, ...]] = []
@@ -101,6 +101,7 @@ def test_the_config_of_on_job_return_is_the_hooks_own(app: Any) -> None:
     assert name != "edited"
 
 
+@pytest.mark.slow
 def test_policy_fail_makes_the_job_failed(app: Any, hosts: list[Any]) -> None:
     """The hook's job is FAILED of kind `hook`; the others are not."""
     returns = launcher.multirun(app.train, [{"x": 1}], hosts=hosts, callbacks=[app.Raises(["on_job_end"], "fail")])

@@ -380,6 +380,7 @@ def test_somebody_elses_run_is_not_resumed(project: Project) -> None:
         Session.resume(project.run)
 
 
+@pytest.mark.slow
 def test_an_unknown_kind_of_run_is_an_error_that_names_it(project: Project) -> None:
     """A later version's run is not changed. A kind that names a foreign class imports nothing."""
     project.start(1).wait()
@@ -405,6 +406,7 @@ def test_a_single_job_can_be_detached_and_collected(project: Project) -> None:
     assert Path(returned.output_dir) == project.run
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_takes_no_new_jobs(tmp_path: Path) -> None:
     """Its end hook has fired. Nothing would drive the job, and the journal would be closed while it is written."""
     with Session.open(folder=tmp_path / "run") as session:

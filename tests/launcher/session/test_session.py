@@ -22,6 +22,7 @@ from tests.controllers import until, wait_agents_ended
 from tests.launcher.session.recorded import collect, lines
 
 
+@pytest.mark.slow
 def test_a_python_that_starts_elsewhere_is_a_clear_error(app: Any, tmp_path: Path) -> None:
     """`srun`, `docker run` and the like do not pass on the agent's descriptors. The first line of the error says so,
     and a summary shows only that.
@@ -185,6 +186,7 @@ def test_a_session_works_like_other_executors(app: Any, hosts: list[Any]) -> Non
         assert bad.state.name == "FAILED"
 
 
+@pytest.mark.slow
 def test_as_completed_without_jobs_has_all_of_the_session(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """First those that have returned, then the others as they return: the same Job objects that `submit` gave."""
     with launcher.Session.open(hosts=hosts) as session:

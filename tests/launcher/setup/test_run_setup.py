@@ -140,6 +140,7 @@ def test_what_a_start_hook_changes_in_the_config_of_a_plain_app_reaches_the_job(
         sys.modules.pop("plain_two", None)
 
 
+@pytest.mark.slow
 def test_the_description_for_hosts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal stores exactly what the host is told."""
     made = _counted(monkeypatch, RunSetup, "command")
@@ -178,6 +179,7 @@ def heavy(config: Any) -> int:
     return int(config["weight"].value)
 
 
+@pytest.mark.slow
 def test_each_config_of_a_list_is_pickled_and_journalled_once(tmp_path: Path) -> None:
     """A config may be large. The journal stores what is sent, and nothing is made only for the journal."""
     # The first one is also what the run hooks get, which is another thing.

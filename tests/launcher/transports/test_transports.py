@@ -46,6 +46,19 @@ def any_host(request: pytest.FixtureRequest, host_of: Callable[[str], HostSpec])
     return host_of(request.param)
 
 
+#: What sends many megabytes does so quickly on this machine alone.
+_LARGE = pytest.mark.parametrize(
+    "any_host",
+    [
+        way
+        if way == "local"
+        else pytest.param(way, marks=pytest.mark.openssh if "openssh" in way else pytest.mark.slow)
+        for way in _WAYS
+    ],
+    indirect=True,
+)
+
+
 def _pass_beside(transport: Transport, size: int) -> None:
     """Send as much through another channel, so that any other sender had the same time and link."""
     channel = transport.open(f"head -c {size} | wc -c")
@@ -81,6 +94,7 @@ class TestContract:
         channel = transport.open("printf abcdefgh")
         assert 1 <= len(channel.recv(3)) <= 3
 
+    @_LARGE
     def test_a_command_that_does_not_read_stops_the_sender(
         self, transport: Transport, host_folder: Callable[[], str]
     ) -> None:
@@ -100,6 +114,7 @@ class TestContract:
         assert sent.get(timeout=PATIENCE) is None
         assert int(read_all(channel)) == size
 
+    @_LARGE
     def test_close_ends_a_blocked_send(self, transport: Transport) -> None:
         """The other thread gets an error, so unsent data does not count as sent."""
         size = 48 << 20

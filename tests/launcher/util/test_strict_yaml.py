@@ -42,7 +42,7 @@ def test_what_is_meant(text: str, value: Any) -> None:
         ("a: " + "9" * 5000, "is not a number that can be used"),
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: \x00", "special characters"),
-        ("[" * 5000, "nested too deeply"),
+        ("[\n" * 5000, "nested too deeply"),
         ("a: &a [*a]", "more than 10000 items"),
         (
             "\n".join([f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10) if n else 'x'}]" for n in range(9)]),

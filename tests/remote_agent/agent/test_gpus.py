@@ -506,6 +506,7 @@ def _waits(client: Client) -> str:
 class TestRuns:
     """Whole agents, with processes that die."""
 
+    @pytest.mark.slow
     def test_two_runs_never_have_the_same_gpu(self, driver, new_agent):
         """Each takes one that the other has not."""
         driver.write(*driver.lines[:2])

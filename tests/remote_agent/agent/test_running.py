@@ -27,6 +27,7 @@ class TestJobs:
         again = host.connect()
         assert host.known(again) == {}
 
+    @pytest.mark.slow
     def test_a_job_that_is_sent_twice_runs_once(self, host):
         """A known job changes nothing: while it waits, runs, or has its result."""
         gate = host.gate("g")
@@ -48,7 +49,7 @@ class TestJobs:
         [
             ({"do": "signal", "signal": 9}, "killed", {"signal": 9}),
             pytest.param({"do": "signal", "signal": 11}, "killed", {"signal": 11}, marks=pytest.mark.slow),
-            ({"do": "exit", "code": 3}, "exited", {"exit_code": 3}),
+            pytest.param({"do": "exit", "code": 3}, "exited", {"exit_code": 3}, marks=pytest.mark.slow),
             pytest.param({"do": "exit", "code": 0}, "exited", {"exit_code": 0}, marks=pytest.mark.slow),
             pytest.param({"do": "exit", "code": 256}, "exited", {"exit_code": 0}, marks=pytest.mark.slow),
             pytest.param({"do": "raise"}, "exception", {"type": "ValueError"}, marks=pytest.mark.slow),
@@ -99,6 +100,7 @@ class TestJobs:
         assert client.value(host.job(client, 9)) == 9
         assert "cannot be read" in client.notes()
 
+    @pytest.mark.slow
     def test_jobs_fail_if_the_application_cannot_be_imported(self, host):
         """Every job has the import's error, and the agent goes on."""
         client = host.connect(prepare=False)

@@ -46,8 +46,8 @@ def test_jobs_take_turns_in_one_process(host):
     ("config", "kind"),
     [
         ({"do": "signal", "signal": 9}, "killed"),
-        ({"do": "signal", "signal": 11}, "killed"),
-        ({"do": "exit", "code": 0}, "exited"),
+        pytest.param({"do": "signal", "signal": 11}, "killed", marks=pytest.mark.slow),
+        pytest.param({"do": "exit", "code": 0}, "exited", marks=pytest.mark.slow),
     ],
 )
 def test_a_crash_costs_its_own_job_alone(host, config, kind):
@@ -63,6 +63,7 @@ def test_a_crash_costs_its_own_job_alone(host, config, kind):
     assert f"end c 2 2 {kind}" in host.lines("hooks")
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_ends_no_worker(host):
     """An exception of the task is a result like any other."""
     client = host.connect()
@@ -72,7 +73,7 @@ def test_a_job_that_fails_ends_no_worker(host):
     assert len(set(pids(host, 2))) == 1
 
 
-@pytest.mark.parametrize("why", ["cancelled", "timeout"])
+@pytest.mark.parametrize("why", ["cancelled", pytest.param("timeout", marks=pytest.mark.slow)])
 def test_a_job_that_is_ended_ends_its_worker(host, why):
     """Its end hooks fire, and the next job gets another process: what comes for the one cannot reach the other."""
     client = host.connect()
@@ -103,6 +104,7 @@ def test_a_leftover_thread_has_the_shutdown_of_any_job(host):
     assert len(set(pids(host, 2))) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_waits_costs_nothing(host):
     """The next job gets another process."""
     client = host.connect()
@@ -114,6 +116,7 @@ def test_a_worker_that_is_killed_while_it_waits_costs_nothing(host):
     assert pids(host, 2)[1] != first
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_before_it_has_begun_a_job_costs_nothing(host):
     """The job has not begun, so it starts once more. It runs once."""
     client = host.connect()
@@ -128,6 +131,7 @@ def test_a_worker_that_is_killed_before_it_has_begun_a_job_costs_nothing(host):
     assert host.lines("hooks").count("start c 1") == 1
 
 
+@pytest.mark.slow
 def test_a_zygote_that_is_killed_costs_no_job(host):
     """The job that a worker does goes on. The worker gets no other one, because nobody would report its end."""
     client = host.connect()
@@ -144,6 +148,7 @@ def test_a_zygote_that_is_killed_costs_no_job(host):
     assert pids(host, 3)[2] != worker
 
 
+@pytest.mark.slow
 def test_workers_that_wait_end_with_their_zygote(host):
     """The next job gets a process of the next zygote."""
     client = host.connect()
@@ -154,6 +159,7 @@ def test_workers_that_wait_end_with_their_zygote(host):
     assert client.value(host.job(client, 1)) == 1
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_killed_loses_no_job(host):
     """The next agent knows which of the jobs of a process is over, and which one the process still does. Each runs once."""
     client = host.connect()
@@ -174,6 +180,7 @@ def test_an_agent_that_is_killed_loses_no_job(host):
     assert sorted(line for line in host.lines("hooks") if "start" in line) == [f"start c {num}" for num in range(3)]
 
 
+@pytest.mark.slow
 def test_the_timeout_of_an_adopted_job_counts_from_its_own_start(host):
     """Its process is much older: it had another job before."""
     client = host.connect()
@@ -191,6 +198,7 @@ def test_the_timeout_of_an_adopted_job_counts_from_its_own_start(host):
     assert again.value(second) == 1
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_run(host):
     """No process is left."""
     client = host.connect()
@@ -214,6 +222,7 @@ def test_a_worker_whose_end_hangs_ends_with_the_run(host):
     wait_gone(worker, "the worker")
 
 
+@pytest.mark.slow
 def test_a_long_payload_gets_a_new_process(host):
     """A worker would have to take it in pieces."""
     client = host.connect()
@@ -222,6 +231,7 @@ def test_a_long_payload_gets_a_new_process(host):
     assert len(set(pids(host, 2))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpus", [0, pytest.param(2, marks=READS_PROC)])
 def test_a_worker_belongs_to_its_slot(host, gpus, tmp_path, monkeypatch):
     """Jobs at the same time have a process each, and those of a slot share one, with the slot's GPU."""

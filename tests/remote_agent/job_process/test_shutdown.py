@@ -80,7 +80,7 @@ APP = {
             multiprocessing.get_context("fork").Process(target=later, args=(path,)).start()
         def daemons(path):
             # What plain Python ends: a daemon thread, a daemon process.
-            threading.Thread(target=later, args=(path,), daemon=True).start()
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
             process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
             process.start()
             put(path, str(process.pid))
@@ -180,7 +180,7 @@ def test_a_job_leaves_what_plain_python_leaves(forking, tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["thread", "at_exit", "text_file", "compressed", "c_file", "child"])
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_spawned_and_failed_jobs_leave_the_same(spawning, tmp_path, how, fails):
     """Spawned jobs end as forked ones do, and failed jobs as completed ones."""
     attempt = spawning.run({"how": how, "out": str(tmp_path), "fails": fails}, task="late:task")
@@ -333,7 +333,7 @@ def test_a_leftover_process_is_reported(agent):
     wait_gone(int(cut["running"][0].rpartition(" ")[2].rstrip(")")), "the process that was left behind")
 
 
-@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cancel_shortens_the_time_of_leftover_processes(agent, kill):
     """It had ten minutes, and now has the grace period, or nothing."""
     client = agent.connect()
@@ -377,6 +377,7 @@ def test_a_cancelled_job_has_its_grace_to_shut_down(agent):
     assert _files(client, attempt)["late.txt"] == b"whole"
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_in_its_shutdown_keeps_its_result(agent):
     """Its exit status no longer matters."""
     client = agent.connect()

@@ -114,7 +114,7 @@ def test_the_main_module_is_empty_without_a_script(new_host):
         ("def broken(:", "SyntaxError", "def broken"),
     ],
 )
-@pytest.mark.parametrize("isolation", ["auto", "spawn"])
+@pytest.mark.parametrize("isolation", ["auto", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_an_import_error_is_reported_once(host, code, type_, text, isolation):
     """With its own traceback, before any job. If jobs would import the application themselves, a probe does so first."""
     host.write({"bad.py": code + "\n"})

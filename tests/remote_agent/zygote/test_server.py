@@ -190,7 +190,7 @@ def test_jobs_do_not_hold_each_others_sockets(host):
     host.wait_end(slow)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_an_application_may_have_processes_of_its_own(host, method):
     """Multiprocessing in a job works, even if it starts a new Python that imports the main module again."""
     host.write(

@@ -122,15 +122,16 @@ def test_two_runs_are_compared(cli: Cli, sweep: str, tmp_path: Path) -> None:
     assert cli("table", sweep, other, "--compare", "--csv").startswith("override.lr,job_1")
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_sweep_has_its_values(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorted as asked. A column that no job has is said, and the run is not lost for it."""
-    (tmp_path / "app.py").write_text("def train(cfg):\n    return {'loss': (cfg.lr - 2) ** 2}\n")
+    (tmp_path / "summed_app.py").write_text("def train(cfg):\n    return {'loss': (cfg.lr - 2) ** 2}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    text = cli("multirun", "app.py:train", "lr=0,1,2", "--sort", "loss")
+    text = cli("multirun", "summed_app.py:train", "lr=0,1,2", "--sort", "loss")
     assert "best by loss: 0 in job 2 (lr=2)" in text
     rows = [line.split() for line in text.splitlines() if "COMPLETED" in line]
     assert [(row[0], row[5]) for row in rows] == [("2", "0"), ("1", "1"), ("0", "4")]
-    text = cli("multirun", "app.py:train", "lr=0,1", "--sort", "lost")
+    text = cli("multirun", "summed_app.py:train", "lr=0,1", "--sort", "lost")
     assert "no job has 'lost'; did you mean 'loss'?" in text
     assert "loss: lowest 1 in job 1 (lr=1), highest 4 in job 0 (lr=0)" in text

@@ -149,6 +149,7 @@ def test_of_two_runs_one_is_sent_the_files(site: Site, tmp_path: Path) -> None:
     assert not other.background.waiting
 
 
+@pytest.mark.slow
 def test_whoever_loses_its_link_lets_others_send(site: Site, tmp_path: Path) -> None:
     """And goes on with what it has when it comes back."""
     sha256, data = without(site, 0)
@@ -312,6 +313,7 @@ def test_room_is_made_before_it_is_built(site: Site, tmp_path: Path, budget: int
     assert [note.partition(" (")[0] for note in run.notes] == ["an old environment was removed"] * (budget or 0)
 
 
+@pytest.mark.slow
 def test_files_that_are_being_removed_are_waited_for(site: Site, tmp_path: Path) -> None:
     """Who removes files of packages may not have seen that this one needs them."""
     other = EnvironmentStore(site.store.cache, "now")
@@ -427,6 +429,7 @@ def test_the_lock_is_given_back_if_only_the_controller_has_the_rest(
     assert [sha256 for sha256, _ in other.said[-1][1]] == [site.wheels[1].sha256]
 
 
+@pytest.mark.slow
 def test_all_that_was_fetched_without_a_link_is_built(site: Site, tmp_path: Path, server: FileServer) -> None:
     """Nobody need come back for that."""
     one = served(server, site, 0)
@@ -441,6 +444,7 @@ def test_all_that_was_fetched_without_a_link_is_built(site: Site, tmp_path: Path
     assert run.ready == 1
 
 
+@pytest.mark.slow
 def test_another_choice_ends_what_is_fetched(site: Site, tmp_path: Path, server: FileServer) -> None:
     """It begins when the threads of the one before have let go of their files."""
     one, other = served(server, site, 0), "c" * 64
@@ -458,6 +462,7 @@ def test_another_choice_ends_what_is_fetched(site: Site, tmp_path: Path, server:
     assert site.store.lock(KEY), "the lock was not given back"
 
 
+@pytest.mark.slow
 def test_while_files_are_fetched_the_controller_is_asked_for_no_more(
     site: Site, tmp_path: Path, server: FileServer
 ) -> None:

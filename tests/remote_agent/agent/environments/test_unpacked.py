@@ -40,6 +40,7 @@ def alter(file: Path, how: str) -> None:
     os.utime(file, (later, later))
 
 
+@pytest.mark.slow
 def test_the_next_environment_has_what_its_wheels_have(site: Site) -> None:
     """Its files are unpacked again; the environment in which it was done stays as it is."""
     first = module_of(site.build())
