@@ -47,6 +47,10 @@ __all__ = [
 #: The name of this machine without SSH.
 LOCAL = "local"
 _MAX_SLOTS = 10_000
+#: What an allocation has, as the options of sbatch say it; how many run at once; and more options of sbatch.
+_SLURM_FIELDS = ("partition", "account", "time", "cpus", "gpus", "mem", "nodes", "allocations", "options")
+#: Before the login node of a Slurm cluster.
+_SLURM = "slurm://"
 #: Characters of a hosts file.
 _MAX_FILE = 16 << 20
 #: Letters, digits and `._-`, with `:` and a `%zone` for IPv6. Neither ssh nor a shell reads anything else in it.
@@ -84,6 +88,7 @@ class HostSpec:
         downloads: whether it may fetch packages from its own internet, or the beginnings of the addresses that it may ask; None for what
             the options say.
         ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
+        slurm: what each allocation has, if it is the login node of a Slurm cluster whose nodes run the jobs; None if it runs jobs itself.
         cpus, memory: how many CPUs, and bytes of memory, jobs may have there if the options say what a job needs; None for what the
             host finds.
     """
@@ -109,6 +114,7 @@ class HostSpec:
     cpus: int | None = None
     memory: int | None = None
     downloads: bool | tuple[str, ...] | None = None
+    slurm: Mapping[str, Any] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -158,6 +164,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
     if not specs:
         specs = [parse_host(LOCAL)]
     keys: Literal["strict", "accept-new"] = "accept-new" if options.accept_new_host_keys else "strict"
+    check_slurm(specs, options)
     return [
         replace(
             spec,
@@ -185,6 +192,31 @@ def check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[
     return specs
 
 
+def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[HostSpec]:
+    """Refuse what does not work with a Slurm cluster.
+
+    Raises:
+        InventoryError: naming the host and the setting.
+    """
+    for spec in specs:
+        if spec.slurm is None:
+            continue
+        for name in ("slots", "gpus", "cpus", "memory"):
+            if getattr(spec, name) is not None:
+                raise InventoryError(
+                    f"host {spec.name}: {name}: Slurm gives each job an allocation of its own; say what it has with `slurm:`"
+                )
+        if spec.environment or options.environment:
+            raise InventoryError(
+                f"host {spec.name}: environment: packages are not installed on a Slurm cluster yet; name a Python that has them with `python:`"
+            )
+        if options.lease is not None:
+            raise InventoryError(
+                f"host {spec.name}: lease: jobs on a Slurm cluster do not end with the controller's lease yet; leave it out"
+            )
+    return specs
+
+
 def said_size(spec: HostSpec) -> dict[str, int | None]:
     """Return how much the user says that a host has. None: what the host finds is its own word, later."""
     # How many are free is the host's own word.
@@ -194,6 +226,8 @@ def said_size(spec: HostSpec) -> dict[str, int | None]:
 
 def said_too_little(spec: HostSpec, needs: Mapping[str, int]) -> str:
     """Return what the user says that a host has, where that is too little for a job; empty if it may be enough."""
+    if needs and spec.slurm is not None:
+        return "`slurm:`, which says what every job there has"
     has = said_size(spec)
     lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
     return f"{lacks[0]}={has[lacks[0]]}" if lacks else ""
@@ -220,7 +254,10 @@ def parse_host(text: str) -> HostSpec:
     where = f"host {shown(text)}"
     if "," in text:
         raise InventoryError(f"{where}: one host each, as in --host gpu1 --host gpu2 or hosts=[gpu1,gpu2]")
-    rest, slash, slots = text.strip().partition("/")
+    text = text.strip()
+    if text.startswith(_SLURM):
+        return replace(_parse_address(where, text.removeprefix(_SLURM)), slurm={})
+    rest, slash, slots = text.partition("/")
     spec = _parse_address(where, rest)
     if slash:
         spec = replace(spec, slots=_slots(where, int(slots) if re.fullmatch(r"[0-9]{1,9}", slots) else slots))
@@ -386,6 +423,24 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
     return replace(base, name=name, **values)
 
 
+def _slurm(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InventoryError(f"{where}: {shown(value)} is not a mapping of what an allocation has")
+    for key, content in value.items():
+        if key not in _SLURM_FIELDS:
+            near = names_like(shown(key).strip("'"), _SLURM_FIELDS)
+            hint = f"did you mean {shown(near[0])}?" if near else f"known are {', '.join(_SLURM_FIELDS)}"
+            raise InventoryError(f"{where}: unknown field {shown(key)}; {hint}")
+        if key == "options":
+            if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
+                raise InventoryError(f"{where}: options: {shown(content)} is not a list of options of sbatch")
+        elif key == "allocations":
+            _cpus(f"{where}: {key}", content)
+        elif not isinstance(content, (str, int)) or isinstance(content, bool):
+            raise InventoryError(f"{where}: {key}: {shown(content)} is neither text nor a number")
+    return value
+
+
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not _PATH.fullmatch(value):
         raise InventoryError(f"{where}: {shown(value)} is not a line of text")
@@ -505,6 +560,7 @@ _FIELD_CHECKS = {
     "cpus": _cpus,
     "memory": _memory,
     "downloads": _downloads,
+    "slurm": _slurm,
 }
 _SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 

@@ -30,7 +30,7 @@ _SOCKET = "agent.sock"
 #: Seconds; an agent looks at its socket every second.
 _WAIT_FOR_SOCKET = 10.0
 _EXIT_USAGE = 64
-_USAGE = "hydra-remote-launcher: usage: connect|look --run RUN --host NAME [--workdir DIR] | clean [--workdir DIR]\n"
+_USAGE = "hydra-remote-launcher: usage: connect|look|allocation --run RUN --host NAME [--workdir DIR] | clean [--workdir DIR]\n"
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -44,7 +44,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         rest = rest[2:]
     run, host = options.get("run", ""), options.get("host", "")
     is_named = bool(run and host and "/" not in run and not run.startswith("."))
-    if role not in ("connect", "look", "clean", "serve") or (role != "clean" and not is_named):
+    if role not in ("connect", "look", "clean", "serve", "allocation") or (role != "clean" and not is_named):
         sys.stderr.write(_USAGE)
         return _EXIT_USAGE
     umask = os.umask(0o077)
@@ -57,6 +57,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
             return serve_cleaning(workdir)
         if role == "serve":
             return _serve(run, host, workdir, options)
+        if role == "allocation":
+            from remote_agent.slurm.allocation import serve_allocation
+
+            return serve_allocation(run, host, workdir, _bundle(), options)
+        if role == "connect" and options.get("batch") == "slurm":
+            return _submit(run, host, workdir, umask)
         if role == "look":
             sock = _reach_running(run, host, workdir)
             if sock is None:
@@ -303,6 +309,22 @@ def _startup_error(error: BaseException, spool: str) -> str:
     if isinstance(error, OSError):
         return unwritable(error, spool)
     return "the agent did not start: {}: {}".format(type(error).__name__, error)
+
+
+def _submit(run: str, host: str, workdir: Optional[str], umask: int) -> int:
+    """Be the submitter of a run on this login node."""
+    from remote_agent.slurm.batch_slurm import Slurm
+    from remote_agent.slurm.submitter import Submitter
+
+    submitter = Submitter(run, host, folders(run, host, workdir), _bundle(), umask, Slurm())
+    data = wire.PREAMBLE
+    while data:
+        data = data[os.write(1, data) :]
+    return submitter.serve()
+
+
+def _bundle() -> str:
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _hand_over(sock: socket.socket, error_pipe: int = -1) -> int:

@@ -45,6 +45,7 @@ ENVIRONMENT_FAILED = "EnvironmentFailed"
 #: was recorded before the signal. `lost`: its host was given up or lost power. `unpicklable`: its return value cannot be
 #: serialized. `config`: its config could not be composed. `import`: the application could not be imported on the host.
 #: `hook`: a hook with `on_error = "fail"` raised. `host`: the host could not set the job up (disk full, no fork).
+#: `out_of_memory`, `preempted`, `time_limit`, `node_failed`: a batch system ended it, or its allocation, for this reason.
 ERROR_KINDS = (
     "exception",
     "exited",
@@ -57,6 +58,10 @@ ERROR_KINDS = (
     "import",
     "hook",
     "host",
+    "out_of_memory",
+    "preempted",
+    "time_limit",
+    "node_failed",
 )
 
 

@@ -32,6 +32,7 @@ DECIDE_NOTHING = {
     "remote_agent/current_job.py": "a name that stands in old pickles",
     "remote_agent/hydra_scope.py": "a name that stands in old pickles",
     "remote_agent/shared/job_log.py": "two loggers",
+    "remote_agent/slurm/batch.py": "types",
 }
 
 #: Modules that are tested under another name, mostly together with those that they work with: module -> test file below `tests`.
@@ -99,6 +100,7 @@ TESTED_IN = {
     "launcher/session/thread.py": "launcher/session/test_executor.py",
     "launcher/setup/again.py": "hydra/test_reproduce.py",
     "launcher/code/functions.py": "launcher/code/test_task.py",
+    "remote_agent/slurm/submitter.py": "end_to_end/test_slurm.py",
     "launcher/setup/callbacks.py": "launcher/session/test_session.py",
     "launcher/setup/code.py": "launcher/setup/test_run_setup.py",
     "launcher/setup/folders.py": "launcher/runs/test_folder.py",

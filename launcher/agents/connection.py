@@ -339,6 +339,7 @@ class AgentConnection:
                 "size": None if plan.size is None else plan.size.to_json(),
                 "lease": plan.lease,
                 "live": plan.live,
+                "batch": None if plan.batch is None else dict(plan.batch),
             }
         )
         if plan.manifest is not None:

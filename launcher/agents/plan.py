@@ -44,6 +44,8 @@ class HostPlan:
     size: Resources | None = None
     lease: float | None = None
     live: bool = False
+    #: How to ask the batch system there for allocations; None for a host that runs jobs itself.
+    batch: Mapping[str, Any] | None = None
     #: Content by hash that the run's spool needs (the shared payload).
     run_blobs: tuple[Blob, ...] = ()
     #: The name of the code's manifest; None if no code is sent.

@@ -56,6 +56,13 @@ class AgentQuery:
     """
 
     def __init__(self, spec: HostSpec, role: str, run: str = "") -> None:
+        if role == "look" and spec.slurm is not None:
+            raise NoAgent(
+                spec.name,
+                "session",
+                "a Slurm cluster cannot be asked about a job that runs yet",
+                f"'launcher attach {run}' follows it",
+            )
         self.host = spec.name
         self._spec = spec
         self._run = run

@@ -246,6 +246,8 @@ def _opener(
 ) -> Callable[[Transport], tuple[Channel, bytes]]:
     """Return a function that connects to the run's agent on a host, and starts one if there is none."""
     role = ["connect", "--run", run, "--host", spec.name, *(["--spare", spare] if spare is not None else [])]
+    if spec.slurm is not None:
+        role = ["connect", "--run", run, "--host", spec.name, "--batch", "slurm"]
     return lambda transport: open_agent(spec, transport, bundle(), role, meanwhile=meanwhile)
 
 

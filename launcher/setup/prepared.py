@@ -73,6 +73,7 @@ class PreparedRun:
             size=Resources(0, spec.cpus or 0, spec.memory or 0),
             lease=setup.options.lease,
             live=bool(setup.options.live),
+            batch=None if spec.slurm is None else {**spec.slurm, "workdir": spec.workdir},
             run_blobs=(Blob(sha256, len(shared), lambda: shared),),
             manifest=snapshot.hash if snapshot is not None else None,
             contents=_Contents(snapshot) if snapshot is not None else {},

@@ -62,13 +62,13 @@ class Agent:
         run: str,
         host: str,
         where: Folders,
-        listener: socket.socket,
+        listener: Optional[socket.socket],
         bundle: str,
         umask: int,
         logout_notes: Sequence[str] = (),
         spare: Optional[Spare] = None,
     ) -> None:
-        self._paths = paths = SpoolPaths(run, host, where, bundle, umask, boot_id())
+        self.paths = paths = self.make_paths(run, host, where, bundle, umask)
         self._selector = selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -76,47 +76,46 @@ class Agent:
         selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
         for name in ("streams", "payload", "blobs", "logs", "reports"):
             make_private_folder(os.path.join(where.spool, name))
-        self._controller = controller = Controller(
-            paths, selector, self._on_hello, self._on_greeted, self._on_link_gone
-        )
-        self._listener = Listener(paths, listener, selector, controller.accept, controller.note)
-        self._background = background = BackgroundThread(self._wake)
-        self._zygotes = zygotes = Zygotes(paths, selector, background, controller, spare)
-        self._attempts = attempts = Attempts(
+        self.controller = controller = Controller(paths, selector, self._on_hello, self._on_greeted, self._on_link_gone)
+        #: None in an allocation of a batch system, where no controller comes.
+        self._listener = None
+        if listener is not None:
+            self._listener = Listener(paths, listener, selector, controller.accept, controller.note)
+        self.background = background = BackgroundThread(self.wake)
+        self.zygotes = zygotes = Zygotes(paths, selector, background, controller, spare)
+        self.attempts = attempts = Attempts(
             os.path.join(where.spool, "log"),
             paths.boot,
-            self._wake,
+            self.wake,
             controller.note,
             # Lambdas, because these parts are made below: they need this one.
-            lambda attempt: self._delivery.send_early(attempt),  # noqa: PLW0108
-            lambda attempt: self._delivery.send(attempt),  # noqa: PLW0108
-            lambda error: self._queue.spool_failed(error),  # noqa: PLW0108
+            lambda attempt: self.delivery.send_early(attempt),  # noqa: PLW0108
+            lambda attempt: self.delivery.send(attempt),  # noqa: PLW0108
+            lambda error: self.queue.spool_failed(error),  # noqa: PLW0108
             lambda: controller.say({"t": "opened"}),
-            lambda attempt: self._reaper.fail_doubtful([attempt]),
+            lambda attempt: self.reaper.fail_doubtful([attempt]),
         )
         self._gpus = gpus = GpuPool(run, controller.note, background)
-        self._queue = JobQueue(attempts, zygotes, controller, gpus)
-        self._reports = Reports(paths, attempts, self._queue, controller)
-        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller, gpus, self._reports)
-        self._reaper = Reaper(
-            paths, attempts, self._queue, zygotes, self._running, background, controller, self._reports
-        )
-        self._delivery = Delivery(paths, attempts, zygotes, background, controller)
-        self._queue.start = self._running.start
-        gpus.waiting_processes, gpus.end_waiting = self._running.waiting_pids, self._running.close_workers
-        self._running.on_end = self._reaper.ended
-        self._reaper.on_over = self._delivery.send_outputs
-        zygotes.listener = self._reaper
+        self.queue = JobQueue(attempts, zygotes, controller, gpus)
+        self._reports = Reports(paths, attempts, self.queue, controller)
+        self.running = RunningJobs(paths, selector, attempts, self.queue, zygotes, controller, gpus, self._reports)
+        self.reaper = Reaper(paths, attempts, self.queue, zygotes, self.running, background, controller, self._reports)
+        self.delivery = Delivery(paths, attempts, zygotes, background, controller)
+        self.queue.start = self.running.start
+        gpus.waiting_processes, gpus.end_waiting = self.running.waiting_pids, self.running.close_workers
+        self.running.on_end = self.reaper.ended
+        self.reaper.on_over = self.delivery.send_outputs
+        zygotes.listener = self.reaper
         controller.on_query = Queries(paths, attempts).answer
         for note in logout_notes:
             controller.note_logout(note)
         controller.handlers.update(
-            job=self._queue.on_job,
-            cancel=self._running.on_cancel,
+            job=self.queue.on_job,
+            cancel=self.running.on_cancel,
             stop=self._reports.on_stop,
-            go=self._queue.on_go,
-            take_back=self._queue.on_take_back,
-            ack=self._delivery.on_ack,
+            go=self.queue.on_go,
+            take_back=self.queue.on_take_back,
+            ack=self.delivery.on_ack,
             blob=zygotes.on_blob,
             blobs=zygotes.on_blobs,
             manifest=zygotes.on_manifest,
@@ -130,21 +129,25 @@ class Agent:
         #: Seconds for which waiting messages are held back.
         self._held_for = 0.0
         self._next_poll = 0.0
-        self._end_mode: Optional[str] = None
+        self.end_mode: Optional[str] = None
         self._was_interrupted = False
         queued, doubtful = attempts.replay()
-        self._queue.restore(queued)
-        self._reaper.fail_doubtful(doubtful)
+        self.queue.restore(queued)
+        self.reaper.fail_doubtful(doubtful)
         for attempt in attempts.active():
             gpus.adopt(attempt.gpus or [])
-        self._reaper.adopt()
+        self.reaper.adopt()
+
+    def make_paths(self, run: str, host: str, where: Folders, bundle: str, umask: int) -> SpoolPaths:
+        """Make the paths of this agent."""
+        return SpoolPaths(run, host, where, bundle, umask, boot_id())
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
         """Run until `finish`, or until nobody needs the agent."""
         try:
-            while self._end_mode is None:
+            while self.end_mode is None:
                 self._turn(self._timeout())
             self._shut_down()
         finally:
@@ -155,34 +158,39 @@ class Agent:
             handler: Callable[[Any, int], None] = key.data
             handler(key.fileobj, mask)
         self._tick(time.monotonic())
-        self._queue.dispatch()
-        self._attempts.flush()
-        self._running.confirm_kept()
+        self.look_around(time.monotonic())
+        self.queue.dispatch()
+        self.attempts.flush()
+        self.running.confirm_kept()
         self._send(time.monotonic())
+
+    def look_around(self, now: float) -> None:
+        """Do what an agent does in each turn that gets its jobs elsewhere. Here they come from the controller."""
 
     def _send(self, now: float) -> None:
         """Send waiting messages to the controller. While many short jobs wait, messages about several of them go together."""
-        link = self._controller.link
+        link = self.controller.link
         self._held_for = 0.0
         if link is not None and link.outbox:
-            if self._queue and link.outbox.size < _SEND_AT_ONCE:
+            if self.queue and link.outbox.size < _SEND_AT_ONCE:
                 self._held_for = self._batching.delay(now)
                 if self._held_for:
                     return
             self._batching.note_sent(now)
-        self._controller.pump()
+        self.controller.pump()
 
     def _timeout(self) -> float:
         if self._held_for:
             return self._held_for
-        active = self._attempts.active()
-        if active and (self._controller.is_live or self._reports.is_reading):
+        active = self.attempts.active()
+        if active and (self.controller.is_live or self._reports.is_reading):
             return 0.1
         if any(attempt.is_polled or attempt.kill_at or attempt.deadline for attempt in active):
             return 0.1
         return FIRST_REPORT if active else HEARTBEAT / 20
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Make the loop take its next turn now. From any thread."""
         try:
             os.write(self._wake_write, b"x")
         except BlockingIOError:
@@ -193,103 +201,106 @@ class Agent:
 
     def _on_wake(self, fd: int, mask: int) -> None:
         os.read(fd, 4096)
-        self._attempts.synced()
-        self._background.deliver()
+        self.attempts.synced()
+        self.background.deliver()
 
     # -- the controller ------------------------------------------------------------------------------------------
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
-        room = self._queue.count_slots(hello)
-        self._zygotes.threads = self._queue.threads
+        room = self.queue.count_slots(hello)
+        self.zygotes.threads = self.queue.threads
         return {
             # The log's id shows whether this is still the same spool. If a spool was removed, its successor does not know its attempts.
-            "boot_id": "{}/{}".format(self._paths.boot, self._attempts.log.id.hex()),
-            "slots": max(self._queue.slots, 1),
-            "too_small": self._queue.unusable_gpus or room.lacks(None),
-            "room": None if self._queue.unusable_gpus else room.to_json(),
+            "boot_id": "{}/{}".format(self.paths.boot, self.attempts.log.id.hex()),
+            "slots": max(self.queue.slots, 1),
+            "too_small": self.queue.unusable_gpus or room.lacks(None),
+            "room": None if self.queue.unusable_gpus else room.to_json(),
             "gpus": self._gpus.uuids,
-            "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
+            "states": {attempt.id: attempt.short_state() for attempt in self.attempts},
         }
 
     def _on_greeted(self) -> None:
-        self._delivery.resend()
-        self._zygotes.environments.announce()
-        self._zygotes.announce_all()
+        self.delivery.resend()
+        self.zygotes.environments.announce()
+        self.zygotes.announce_all()
 
     def _on_link_gone(self) -> None:
-        self._zygotes.drop_partial()
+        self.zygotes.drop_partial()
 
     def _on_finish(self, header: Finish, payload: bytes) -> None:
-        self._end_mode = "keep" if header["keep"] else "remove"
+        self.end_mode = "keep" if header["keep"] else "remove"
         self._was_interrupted = header["interrupted"]
         if header["interrupted"]:
-            self._zygotes.leave_none()
+            self.zygotes.leave_none()
 
     # -- time ----------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
-        self._controller.tick(now)
-        self._listener.tick(now)
+        self.controller.tick(now)
+        if self._listener is not None:
+            self._listener.tick(now)
         self._gpus.tick(now)
         poll = now >= self._next_poll
         if poll:
             self._next_poll = now + 0.1
-            self._attempts.check_log_is_in_place()
-            self._zygotes.tick(now)
-        for attempt in self._attempts.active():
+            self.attempts.check_log_is_in_place()
+            self.zygotes.tick(now)
+        for attempt in self.attempts.active():
             if attempt.kill_at is not None and now >= attempt.kill_at:
                 if attempt.state == "ending":
-                    self._running.end_shutdown(attempt)
+                    self.running.end_shutdown(attempt)
                 else:
                     attempt.kill_at = now + 5.0
-                    kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
+                    kill_whole(attempt.pid, attempt.pid_started, self.paths.token(attempt))
             if attempt.deadline is not None and now >= attempt.deadline:
                 attempt.deadline = None
-                self._running.cancel(attempt, "timeout")
+                self.running.cancel(attempt, "timeout")
             if attempt.handed_at is not None:
-                self._running.check_fork(attempt, now)
+                self.running.check_fork(attempt, now)
             if poll and attempt.is_polled:
-                self._reaper.poll(attempt)
+                self.reaper.poll(attempt)
             if poll:
                 self._reports.read(attempt, now)
-                self._delivery.watch_streams(attempt)
-        self._reaper.sweep(now)
-        alone = self._controller.seconds_alone(now)
+                self.delivery.watch_streams(attempt)
+        self.reaper.sweep(now)
+        alone = self.controller.seconds_alone(now)
         if alone is not None:
-            self._on_alone(alone)
+            self.on_alone(alone)
 
-    def _on_alone(self, seconds: float) -> None:
-        lease = self._controller.lease
+    def on_alone(self, seconds: float) -> None:
+        """Decide what to do without a controller. `seconds`: for how long there has been none."""
+        lease = self.controller.lease
         if lease is not None and seconds > lease:
-            for attempt in self._attempts:
+            for attempt in self.attempts:
                 if attempt.final is None and attempt.cancel is None:
-                    self._running.cancel(attempt, "cancelled", why="cancelled: its controller's lease ended")
-        is_idle = not self._attempts.has_active and not self._queue and not self._attempts.has_unsynced
+                    self.running.cancel(attempt, "cancelled", why="cancelled: its controller's lease ended")
+        is_idle = not self.attempts.has_active and not self.queue and not self.attempts.has_unsynced
         if is_idle and seconds > IDLE_EXIT:
-            self._end_mode = "keep"
-        elif is_idle and seconds > UNGREETED_EXIT and self._controller.was_never_greeted and not any(self._attempts):
-            self._end_mode = "remove"
+            self.end_mode = "keep"
+        elif is_idle and seconds > UNGREETED_EXIT and self.controller.was_never_greeted and not any(self.attempts):
+            self.end_mode = "remove"
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _shut_down(self) -> None:
-        self._reaper.sweep_now()
-        self._controller.close()
-        self._running.close_workers()
-        self._zygotes.close()
-        self._running.kill_workers()
-        if self._queue.shares is not None:
-            self._queue.shares.close()
-        self._attempts.stop()
-        self._background.stop()
-        self._attempts.close()
+        self.reaper.sweep_now()
+        self.controller.close()
+        self.running.close_workers()
+        self.zygotes.close()
+        self.running.kill_workers()
+        if self.queue.shares is not None:
+            self.queue.shares.close()
+        self.attempts.stop()
+        self.background.stop()
+        self.attempts.close()
         self._gpus.close()
-        self._listener.close()
-        where = self._paths.where
-        if self._end_mode == "remove":
+        if self._listener is not None:
+            self._listener.close()
+        where = self.paths.where
+        if self.end_mode == "remove":
             if not self._was_interrupted:
-                self._zygotes.leave_warm()
-            self._zygotes.keep_code()
+                self.zygotes.leave_warm()
+            self.zygotes.keep_code()
             try:
                 remove_tree(where.spool)
             except OSError:

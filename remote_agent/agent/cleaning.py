@@ -207,7 +207,7 @@ class Cleaning:
         if (run, host) not in set(self._spools()):
             return "no item of that name"
         if is_running(path):
-            return "its agent is running ('launcher cancel' ends it)"
+            return "its agent is running, or it has jobs on a Slurm cluster ('launcher cancel' ends it)"
         uncollected, unfinished = count_attempts(os.path.join(path, "log"))
         if (uncollected or unfinished) and not force:
             return "it holds {} uncollected results and {} unfinished jobs ('launcher attach' collects them)".format(

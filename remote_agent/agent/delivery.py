@@ -8,14 +8,14 @@ the disk; the `final` that makes them a result is sent when it is there.
 
 import functools
 import os
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Protocol
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames
 from remote_agent.agent.reports import report_frames
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
-from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.log import Reference
 from remote_agent.agent.spool.paths import SpoolPaths, outputs_root
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
@@ -29,13 +29,38 @@ from remote_agent.system.background import BackgroundThread
 __all__ = ["Delivery"]
 
 
+class Log(Protocol):
+    """What has the bytes of records."""
+
+    def read(self, reference: Reference) -> bytes:
+        """Return the payload of a record."""
+
+
+class KnownAttempts(Protocol):
+    """The attempts whose results are sent."""
+
+    @property
+    def log(self) -> Log:
+        """What has their results."""
+
+    def __iter__(self) -> Iterator[Attempt]: ...
+
+    def __contains__(self, attempt_id: str) -> bool: ...
+
+    def get(self, attempt_id: str) -> Optional[Attempt]:
+        """Return an attempt that the controller has not acknowledged."""
+
+    def remove(self, attempt: Attempt) -> None:
+        """Forget an attempt whose result the controller has."""
+
+
 class Delivery:
     """Sends final results, and live output while the controller asks for it."""
 
     def __init__(
         self,
         paths: SpoolPaths,
-        attempts: Attempts,
+        attempts: KnownAttempts,
         zygotes: Zygotes,
         background: BackgroundThread,
         controller: Controller,
@@ -45,6 +70,8 @@ class Delivery:
         self._zygotes = zygotes
         self._background = background
         self._controller = controller
+        #: Whether files of output that are too long are cut off here.
+        self.cuts = True
 
     def resend(self) -> None:
         """Send everything that was not acknowledged again, over a new link."""
@@ -57,7 +84,7 @@ class Delivery:
             if attempt.final is not None and attempt.is_synced:
                 self.send(attempt)
             elif attempt.reports.kept and self._controller.link is not None:
-                self._controller.link.outbox.add_source(report_frames(attempt, self._attempts.log))
+                self._controller.link.outbox.add_source(report_frames(attempt, self._attempts.log.read))
 
     def send(self, attempt: Attempt) -> None:
         """Send a result. The job's output follows when its process is gone."""
@@ -86,7 +113,7 @@ class Delivery:
     def _frames(self, attempt: Attempt) -> Iterator[Piece]:
         if attempt.final is None or attempt.id not in self._attempts:
             return  # acknowledged while it waited for its turn
-        yield from report_frames(attempt, self._attempts.log)
+        yield from report_frames(attempt, self._attempts.log.read)
         envelope, parts, reference = attempt.final
         payload = b""
         if parts.file:
@@ -150,8 +177,8 @@ class Delivery:
     def _cap(self, attempt: Attempt) -> Optional[int]:
         """Return how many bytes of a stream are kept; None for all. Cuts off the rest."""
         cap = attempt.spec.max_output_bytes
-        if cap is None:
-            return None
+        if cap is None or not self.cuts:
+            return cap
         for stream, path in self._paths.streams(attempt).items():
             _cap_stream(attempt, stream, path, cap)
         return cap

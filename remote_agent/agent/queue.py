@@ -67,6 +67,11 @@ class JobQueue:
     # -- the host ------------------------------------------------------------------------------------------------
 
     @property
+    def room(self) -> int:
+        """How many more attempts could start now, besides those that wait, if they say nothing of what they need."""
+        return max(0, self.shares.free - len(self._queue)) if self.shares is not None else 0
+
+    @property
     def slots(self) -> int:
         """How many jobs run here at the same time that do not say what they need."""
         return self.shares.slots if self.shares is not None else 0

@@ -7,14 +7,14 @@ for every controller. The last reports of a job are sent before its result.
 
 import json
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.queue import JobQueue
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.attempts import Attempts
-from remote_agent.agent.spool.log import SpoolLog
+from remote_agent.agent.spool.log import Reference
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.report import Report
@@ -166,13 +166,13 @@ class Reports:
                 self._controller.note("job {}: it cannot be asked to stop: {}".format(attempt.id, error))
 
 
-def report_frames(attempt: Attempt, log: SpoolLog) -> Iterator[Piece]:
-    """Yield the reports that were not sent over the present link."""
+def report_frames(attempt: Attempt, read: Callable[[Reference], bytes]) -> Iterator[Piece]:
+    """Yield the reports that were not sent over the present link. `read` returns what a record has."""
     while True:
         due = [one for one in attempt.reports.kept if one[0] > attempt.reports.sent][:_PER_MESSAGE]
         if not due:
             return
-        items = [[number, json.loads(log.read(reference).decode("ascii"))] for number, reference in due]
+        items = [[number, json.loads(read(reference).decode("ascii"))] for number, reference in due]
         attempt.reports.sent = due[-1][0]
         yield wire.encode(_message(attempt, items))
 

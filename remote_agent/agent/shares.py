@@ -44,6 +44,11 @@ class Shares:
         if not is_sized:
             gpus.share_among(self.slots)
 
+    @property
+    def free(self) -> int:
+        """How many of the `slots` no attempt has."""
+        return self.slots - len(self._taken)
+
     # -- who may start -------------------------------------------------------------------------------------------
 
     def too_large(self, queue: "SizedQueue[Attempt, Optional[Resources]]") -> List[Attempt]:

@@ -17,7 +17,8 @@ class Hello(TypedDict):
     """A link begins. `slots` and `gpus` are as the user gave them.
 
     `needs`: the Resources of each job; None for jobs that take a slot as it is. `size`: those that the user says the host has.
-    `lease`: seconds without a controller after which jobs end.
+    `lease`: seconds without a controller after which jobs end. `batch`: the batch system there, whose allocations run the jobs, and how to
+    ask for them; None for a host that runs them itself.
     """
 
     t: Literal["hello"]
@@ -31,6 +32,7 @@ class Hello(TypedDict):
     size: Optional[Dict[str, Any]]
     lease: Optional[float]
     live: bool
+    batch: Optional[Dict[str, Any]]
 
 
 class Prepare(TypedDict):
@@ -634,7 +636,7 @@ Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob,
 
 #: message -> field -> its value if it is missing; `list` and `dict` mean an empty one.
 ABSENT: Dict[str, Dict[str, Any]] = {
-    "hello": {"slots": None, "gpus": None, "needs": None, "size": None, "lease": None, "live": False},
+    "hello": {"slots": None, "gpus": None, "needs": None, "size": None, "lease": None, "live": False, "batch": None},
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
     "environment": {"budget": None, "addresses": dict, "named": False, "fetch_python": False},

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from launcher.demo.server import DemoServer, processes_with
-from remote_agent.agent.zygotes.warm import NO_WARM
+from remote_agent.agent.zygotes.warm import NO_WARM, SUBMITTERS
 from remote_agent.system.processes import is_alive
 from remote_agent.system.warm_store import WarmRecord
 from tests.remote_agent.agents import wait_until
@@ -177,10 +177,24 @@ def said_by(run: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _allowed() -> Iterator[None]:
+def _allowed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing forbids warm interpreters here, even if this machine has a batch system: the host gets the PATH of the tests."""
+    folders = os.environ["PATH"].split(os.pathsep)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(NO_WARM, raising=False)
+        patch.setenv("PATH", os.pathsep.join(_without_submitters(Path(one), tmp_path_factory) for one in folders))
         yield
+
+
+def _without_submitters(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the same programs, but for those that submit jobs to a batch system."""
+    if not any((programs / name).exists() for name in SUBMITTERS):
+        return str(programs)
+    folder = tmp_path_factory.mktemp("programs")
+    for program in programs.iterdir():
+        if program.name not in SUBMITTERS:
+            (folder / program.name).symlink_to(program)
+    return str(folder)
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ class TestParseHost:
             ("gpu1/auto", HostSpec("gpu1", "gpu1", slots="auto")),
             ("localhost", HostSpec("localhost", "localhost")),
             ("my_alias", HostSpec("my_alias", "my_alias")),
+            ("slurm://me@login:22", HostSpec("login:22", "login", user="me", port=22, slurm={})),
         ],
     )
     def test_understands(self, text: str, spec: HostSpec) -> None:
@@ -348,3 +349,49 @@ class TestBounds:
         with pytest.raises(InventoryError, match="not YAML") as caught:
             load_hosts_file(file)
         assert len(str(caught.value)) < 700
+
+
+class TestSlurm:
+    """The login node of a cluster."""
+
+    def test_what_an_allocation_has(self) -> None:
+        """As the user wrote it."""
+        slurm = {"partition": "gpu", "time": "4:00:00", "cpus": 8, "options": ["--constraint=a100"], "allocations": 4}
+        (spec,) = load_hosts({"login": {"slurm": slurm}}, "hosts.yaml")
+        assert spec.slurm == slurm
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"slurm": "gpu"}, "not a mapping"),
+            ({"slurm": {"partitoin": "gpu"}}, "did you mean 'partition'"),
+            ({"slurm": {"options": "--exclusive"}}, "not a list of options of sbatch"),
+            ({"slurm": {"allocations": 0}}, "not a number from 1"),
+            ({"slurm": {"cpus": True}}, "neither text nor a number"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, fields: dict[str, object], says: str) -> None:
+        """With the place."""
+        with pytest.raises(InventoryError, match=says) as caught:
+            load_hosts({"login": fields}, "hosts.yaml")
+        assert str(caught.value).startswith("hosts.yaml: host login: slurm")
+
+    @pytest.mark.parametrize(
+        ("host", "options", "says"),
+        [
+            ({"slots": 2}, {}, "slots"),
+            ({"gpus": 1}, {}, "gpus"),
+            ({"cpus": 1}, {}, "cpus"),
+            ({"memory": "1GiB"}, {}, "memory"),
+            ({"environment": "uv.lock"}, {}, "environment"),
+            ({}, {"environment": "uv.lock"}, "environment"),
+            ({}, {"lease": 60.0}, "lease"),
+            ({}, {"resources": {"cpus": 2}}, "resources"),
+        ],
+    )
+    def test_what_does_not_work_there_is_refused(
+        self, host: dict[str, object], options: dict[str, object], says: str
+    ) -> None:
+        """By name, before anything is sent."""
+        with pytest.raises(InventoryError, match=says):
+            host_specs([{"name": "login", "slurm": {}, **host}], LaunchConf(**options))  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from remote_agent.agent import agent, reaper
 from remote_agent.agent import running as jobs
 from remote_agent.agent.zygotes import spare
 from remote_agent.protocol import wire
-from remote_agent.system.host import folders
+from remote_agent.system.host import Folders, folders
 from remote_agent.system.processes import mark_begun
 from tests.specs import zygote_spec
 
@@ -233,12 +233,15 @@ class SteppedAgent:
             self._patches.enter_context(mock.patch.object(module, name, return_value=0))
         self._patches.enter_context(mock.patch.object(reaper, "kill_group", return_value=0))
         self._patches.enter_context(mock.patch.object(reaper, "kill_tokens", return_value=[]))
-        where = folders("r1", "h", self.folder)
+        self.agent = self.make_agent(folders("r1", "h", self.folder))
+
+    def make_agent(self, where: Folders) -> agent.Agent:
+        """Make the agent of this run."""
         self._listener = os.path.join(where.runtime, "agent.sock")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(self._listener)
         listener.listen(16)
-        self.agent = agent.Agent("r1", "h", where, listener, "/bundle", 0o022)
+        return agent.Agent("r1", "h", where, listener, "/bundle", 0o022)
 
     def connect(self) -> Peer:
         """Somebody comes."""
@@ -263,7 +266,7 @@ class SteppedAgent:
 
     def print(self, attempt: str, data: bytes) -> None:
         """A job prints."""
-        with open(os.path.join(self.agent._paths.spool, "streams", attempt + ".stdout"), "ab") as file:
+        with open(os.path.join(self.agent.paths.spool, "streams", attempt + ".stdout"), "ab") as file:
             file.write(data)
 
     def settle(self) -> None:
@@ -272,7 +275,7 @@ class SteppedAgent:
         for _ in range(_TURNS):
             heard = [peer.hear() for peer in self.peers]
             told = [zygote.turn() for zygote in self.zygotes]
-            attempts = self.agent._attempts
+            attempts = self.agent.attempts
             waits = attempts.has_unsynced and not attempts.error
             # A sync is under way in its thread, which wakes the loop; what is held back is said in a moment.
             self.agent._turn(0.05 if waits else self.agent._held_for)
@@ -283,12 +286,12 @@ class SteppedAgent:
 
     def close(self) -> None:
         """End it."""
-        self.agent._end_mode = "remove"
+        self.agent.end_mode = "remove"
         for peer in self.peers:
             peer.close()
         for zygote in self.zygotes:
             zygote.kill()
-        active = self.agent._attempts.active()
+        active = self.agent.attempts.active()
         self.agent.serve()
         # What ends with the process of an agent.
         for attempt in active:

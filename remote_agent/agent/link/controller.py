@@ -61,6 +61,8 @@ class Controller:
         self.lease: Optional[float] = None
         #: Answers queries; see `remote_agent.agent.queries`.
         self.on_query: Optional[Callable[[Link, Look], None]] = None
+        #: Keeps each note where no controller comes.
+        self.on_note: Optional[Callable[[str], Any]] = None
         self._alone_since: Optional[float] = time.monotonic()
         self._was_greeted = False
         self._notes: Deque[str] = deque(maxlen=_MAX_NOTES)
@@ -70,6 +72,11 @@ class Controller:
     def is_live(self) -> bool:
         """Whether the controller asks for live output."""
         return self.link is not None and self.link.live
+
+    @property
+    def has_links(self) -> bool:
+        """Whether there is a link, greeted or not."""
+        return bool(self._links)
 
     @property
     def was_never_greeted(self) -> bool:
@@ -91,6 +98,8 @@ class Controller:
         """Send a note for the user, now and with the welcome of every later link."""
         text = text[:_MAX_NOTE_LENGTH]
         self._notes.append(text)
+        if self.on_note is not None:
+            self.on_note(text)
         self.say({"t": "fatal", "code": "note", "message": text})
 
     def note_logout(self, text: str) -> None:
@@ -110,6 +119,10 @@ class Controller:
             sock, _ = listener.accept()
         except OSError:
             return  # it is gone again, or there are too many open files; others will connect
+        self.take(sock)
+
+    def take(self, sock: socket.socket) -> None:
+        """Take a connection that brings the descriptors of a channel."""
         self._links.append(Link(sock, self._selector, self._on_frame, self._link_closed))
 
     def _link_closed(self, link: Link) -> None:

@@ -153,10 +153,7 @@ class Attempt:
 
     def add_report(self, header: Dict[str, Any], reference: Reference) -> List[Reference]:
         """Add a report by its record. Returns the records that are not needed any more."""
-        gone = self.reports.add(header, reference)
-        for one in gone:
-            self.references.remove(one)
-        return gone
+        return self.reports.add(header, reference)
 
     @property
     def is_active(self) -> bool:

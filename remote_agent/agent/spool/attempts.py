@@ -23,7 +23,7 @@ from remote_agent.shared.disk import digest_of, sync_file
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.processes import is_alive
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "apply_record", "unknown_spec"]
 
 #: The disk is full, or the quota is used up.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -143,7 +143,13 @@ class Attempts:
     def record_report(self, attempt: Attempt, number: int, ring: str, place: int, at: float, report: bytes) -> None:
         """Append a report, which was read from this place of this ring. Of many, only the last ones are kept."""
         header = {"number": number, "ring": ring, "place": place, "at": at}
-        self.log.forget(attempt.add_report(header, self.record(attempt, "report", header, report)))
+        self._forget(attempt, attempt.add_report(header, self.record(attempt, "report", header, report)))
+
+    def _forget(self, attempt: Attempt, references: List[Reference]) -> None:
+        """Let the log drop records of an attempt that a later one made unnecessary."""
+        for one in references:
+            attempt.references.remove(one)
+        self.log.forget(references)
 
     def record_claim(self, attempt: Attempt) -> None:
         """Record that this attempt is about to start, and may never be started again.
@@ -418,10 +424,10 @@ class Attempts:
             self.log.forget([reference])
             return
         if attempt is None:
-            attempt = self._by_id[header["a"]] = Attempt(_unknown_spec(header["a"]))
+            attempt = self._by_id[header["a"]] = Attempt(unknown_spec(header["a"]))
         attempt.references.append(reference)
         try:
-            _apply_record(attempt, name, header, reference, self.log)
+            self._forget(attempt, apply_record(attempt, name, header, reference))
         except ValueError as error:
             # An earlier version accepted what this one refuses. Treat the record like a damaged one.
             self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
@@ -455,7 +461,7 @@ def _is_whole(parts: ResultParts, goes_on: Callable[[], bool]) -> bool:
     return True
 
 
-def _unknown_spec(attempt_id: str) -> JobSpec:
+def unknown_spec(attempt_id: str) -> JobSpec:
     """Make a spec for an attempt whose record of acceptance is damaged.
 
     It is enough to deliver its result, without its files.
@@ -478,7 +484,12 @@ def _unknown_spec(attempt_id: str) -> JobSpec:
     )
 
 
-def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference, log: SpoolLog) -> None:
+def apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> List[Reference]:
+    """Apply a record of the log to what is known of its attempt. Returns the records that this one makes unnecessary.
+
+    Raises:
+        ValueError: this version cannot read it.
+    """
     if name == "accepted":
         attempt.spec = JobSpec.from_json(header["spec"])
         attempt.payload, attempt.payload_blob = reference, header.get("blob")
@@ -497,7 +508,7 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
     elif name == "cut":
         attempt.cut = {key: value for key, value in header.items() if key not in ("r", "a")}
     elif name == "report":
-        log.forget(attempt.add_report(header, reference))
+        return attempt.add_report(header, reference)
     elif name == "hook":
         attempt.entered.append((header["hook"], header["index"]))
     elif name == "state":
@@ -509,6 +520,7 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
             attempt.final = _recorded(header, attempt.outcome.reference)
         else:
             attempt.final = _recorded(header, reference)
+    return []
 
 
 def _apply_process(attempt: Attempt, name: str, header: Dict[str, Any]) -> None:

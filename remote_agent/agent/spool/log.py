@@ -24,6 +24,7 @@ from remote_agent.shared.disk import sync_data, sync_fd, sync_folder
 from remote_agent.system.private_files import SpoolError, open_private
 
 __all__ = [
+    "LogReader",
     "Reference",
     "Replay",
     "SpoolLog",
@@ -117,7 +118,7 @@ class SpoolLog:
         size = os.fstat(self._fd).st_size
         offset = _FILE_HEAD.size
         while offset < size:
-            found = self._record_at(offset, size)
+            found = _record_at(self._fd, self._seed, offset, size)
             if found is None:
                 following = self._next_record(offset + 1, size)
                 if following is None:
@@ -135,27 +136,6 @@ class SpoolLog:
         self._end = self.written = offset
         return Replay(gaps, torn)
 
-    def _record_at(self, offset: int, size: int) -> Optional[Tuple[Dict[str, Any], Reference]]:
-        """Return the record that begins there, if it is complete and undamaged."""
-        head = os.pread(self._fd, _HEAD.size, offset)
-        if len(head) < _HEAD.size:
-            return None
-        mark, header_length, payload_length, crc = _HEAD.unpack(head)
-        reference = Reference(offset, header_length, payload_length)
-        if mark != _MARK or header_length > _MAX_HEADER or reference.end > size:
-            return None
-        header = os.pread(self._fd, header_length, offset + _HEAD.size)
-        check = zlib.crc32(header, self._seed)
-        for piece in self._pieces(reference):
-            check = zlib.crc32(piece, check)
-        if check != crc:
-            return None
-        try:
-            content = json.loads(header.decode("utf-8"))
-        except ValueError:
-            return None
-        return content, reference
-
     def _next_record(self, offset: int, size: int) -> Optional[int]:
         """Return where the next complete record begins."""
         while offset < size:
@@ -167,7 +147,7 @@ class SpoolLog:
                 offset += len(piece) - len(_MARK) + 1
                 continue
             offset += found
-            if self._record_at(offset, size) is not None:
+            if _record_at(self._fd, self._seed, offset, size) is not None:
                 return offset
             offset += 1
         return None
@@ -175,23 +155,11 @@ class SpoolLog:
     def _set_aside(self, start: int, size: int) -> None:
         fd = open_private("{}.damaged.{}".format(self.path, start), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            for piece in self._range(start, size):
+            for piece in _range(self._fd, start, size):
                 _write_all(fd, piece)
         finally:
             os.close(fd)
         os.ftruncate(self._fd, start)
-
-    def _pieces(self, reference: Reference) -> Iterator[bytes]:
-        start = reference.offset + _HEAD.size + reference.header_length
-        return self._range(start, start + reference.payload_length)
-
-    def _range(self, offset: int, end: int) -> Iterator[bytes]:
-        while offset < end:
-            piece = os.pread(self._fd, min(end - offset, _PIECE), offset)
-            if not piece:
-                return
-            offset += len(piece)
-            yield piece
 
     def read(self, reference: Reference) -> bytes:
         """Return the payload of a record, even if it is not in the file yet (because the disk is full)."""
@@ -200,7 +168,7 @@ class SpoolLog:
 
     def _content(self, start: int, end: int) -> Iterator[bytes]:
         """Yield bytes of the log, including those that are not in the file yet."""
-        yield from self._range(start, min(end, self.written))
+        yield from _range(self._fd, start, min(end, self.written))
         if end > self.written:
             pending = b"".join(self._pending)
             self._pending = [pending]
@@ -350,6 +318,90 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _record_at(fd: int, seed: int, offset: int, size: int) -> Optional[Tuple[Dict[str, Any], Reference]]:
+    """Return the record that begins there, if it is complete and undamaged."""
+    head = os.pread(fd, _HEAD.size, offset)
+    if len(head) < _HEAD.size:
+        return None
+    mark, header_length, payload_length, crc = _HEAD.unpack(head)
+    reference = Reference(offset, header_length, payload_length)
+    if mark != _MARK or header_length > _MAX_HEADER or reference.end > size:
+        return None
+    header = os.pread(fd, header_length, offset + _HEAD.size)
+    check = zlib.crc32(header, seed)
+    for piece in _range(fd, reference.end - payload_length, reference.end):
+        check = zlib.crc32(piece, check)
+    if check != crc:
+        return None
+    try:
+        content = json.loads(header.decode("utf-8"))
+    except ValueError:
+        return None
+    return content, reference
+
+
+def _range(fd: int, offset: int, end: int) -> Iterator[bytes]:
+    while offset < end:
+        piece = os.pread(fd, min(end - offset, _PIECE), offset)
+        if not piece:
+            return
+        offset += len(piece)
+        yield piece
+
+
+class LogReader:
+    """Reads a log that another process writes, perhaps on another machine, as far as it is whole.
+
+    It is opened anew each time, because only then a shared disk shows what was added. A place that cannot be read is not skipped: its
+    bytes may be on their way.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._offset = _FILE_HEAD.size
+
+    def advance(self) -> Iterator[Tuple[Dict[str, Any], Reference]]:
+        """Yield the records that were added since the last time.
+
+        Raises:
+            SpoolError: the file is of another version.
+            OSError: it cannot be read.
+        """
+        try:
+            fd = open_private(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            head = os.pread(fd, _FILE_HEAD.size, 0)
+            if len(head) < _FILE_HEAD.size:
+                return
+            mark, version, name = _FILE_HEAD.unpack(head)
+            if mark == _FILE_MARK and version not in (0, VERSION):
+                raise SpoolError("{}: a spool of version {}; this agent reads {}".format(self.path, version, VERSION))
+            seed = zlib.crc32(name)
+            size = os.fstat(fd).st_size
+            while True:
+                found = _record_at(fd, seed, self._offset, size)
+                if found is None:
+                    return
+                self._offset = found[1].end
+                yield found
+        finally:
+            os.close(fd)
+
+    def read(self, reference: Reference) -> bytes:
+        """Return the payload of a record that was read.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        fd = open_private(self.path, os.O_RDONLY)
+        try:
+            return b"".join(_range(fd, reference.end - reference.payload_length, reference.end))
+        finally:
+            os.close(fd)
 
 
 def scan(path: str) -> Iterator[Dict[str, Any]]:

@@ -37,7 +37,9 @@ def count_attempts(log: str) -> Tuple[int, int]:
 
 
 def is_running(spool: str) -> bool:
-    """Whether an agent answers at the spool's socket."""
+    """Whether an agent answers at the spool's socket, or jobs of the run may be in a batch system's allocations."""
+    if has_pooled_jobs(spool):
+        return True
     runtime = runtime_folder_of(spool)
     if runtime is None:
         return False
@@ -49,6 +51,16 @@ def is_running(spool: str) -> bool:
         return _answers(runtime, folder)
     finally:
         os.close(folder)
+
+
+def has_pooled_jobs(spool: str) -> bool:
+    """Whether jobs that no controller has the results of lie in a pool for allocations; see `remote_agent.slurm.pool`."""
+    jobs = os.path.join(spool, "jobs")
+    try:
+        # Files that are being written have hidden names.
+        return any(not job.startswith(".") for name in os.listdir(jobs) for job in os.listdir(os.path.join(jobs, name)))
+    except OSError:
+        return False
 
 
 def _answers(runtime: str, folder: int) -> bool:

@@ -15,7 +15,9 @@ __all__ = ["SpoolPaths", "outputs_root"]
 class SpoolPaths:
     """Facts and folders of an agent, which never change."""
 
-    def __init__(self, run: str, host: str, where: Folders, bundle: str, umask: int, boot: str) -> None:
+    def __init__(
+        self, run: str, host: str, where: Folders, bundle: str, umask: int, boot: str, blobs: str = ""
+    ) -> None:
         self.run = run
         self.host = host
         self.where = where
@@ -23,6 +25,8 @@ class SpoolPaths:
         self.bundle = bundle
         self.umask = umask
         self.boot = boot
+        #: The folder of the run's contents, which may be another one's.
+        self.blobs = blobs or os.path.join(where.spool, "blobs")
 
     def token(self, attempt: Attempt) -> str:
         """The value that every process of an attempt has in its environment."""

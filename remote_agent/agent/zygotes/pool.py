@@ -8,7 +8,7 @@ import json
 import os
 import selectors
 import time
-from typing import Dict, Iterator, List, Optional, Set
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set
 
 from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.link.controller import Controller
@@ -28,7 +28,7 @@ from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import unwritable, unwritten
 from remote_agent.system.private_files import SpoolError, make_private_folder
 
-__all__ = ["ZygoteListener", "Zygotes"]
+__all__ = ["Prepared", "ZygoteListener", "Zygotes"]
 
 #: How often a zygote that dies before it is ready is started again.
 MAX_ZYGOTE_STARTS = 3
@@ -37,6 +37,23 @@ CONTENT_PATIENCE = 60.0
 MAX_ASKS = 3
 #: Seconds between two checks of what waits.
 _CHECK_EVERY = 1.0
+
+
+class Prepared(NamedTuple):
+    """All that an application needs to be prepared, and lies on a disk.
+
+    Attributes:
+        spec: with the Python of the environment, if there is one.
+        code_root: the folder of the code; None if none was sent.
+        shared_file: what all jobs share.
+        default_cwd: where jobs without code run.
+    """
+
+    key: str
+    spec: ZygoteSpec
+    code_root: Optional[str]
+    shared_file: str
+    default_cwd: str
 
 
 class ZygoteListener:
@@ -87,13 +104,17 @@ class Zygotes:
         self._content_heard_at = 0.0
         self._check_at = 0.0
         self.cache = BlobStore(os.path.join(paths.where.cache, "blobs"))
-        self.blobs = BlobStore(os.path.join(paths.spool, "blobs"), is_durable=True)
+        self.blobs = BlobStore(paths.blobs, is_durable=True)
         self.environments = Environments(paths, self.cache, background, controller)
         self.environments.on_ready = self._start_all
         self.environments.on_failed = self._environment_failed
         self._tree = CodeTree(self.cache, paths.where.cache, paths.spool)
         self._code = Code(self._tree, background, controller, self._start_all)
         self.listener = ZygoteListener()
+        #: Takes what an application needs to be prepared, when it is all here. None: it is prepared here.
+        self.publish: Optional[Callable[[Prepared], None]] = None
+        #: key -> what another agent has published.
+        self._prepared: Dict[str, Prepared] = {}
 
     def get(self, key: str) -> Optional[ZygoteClient]:
         """Return the zygote of that key, if the controller has asked for it."""
@@ -203,8 +224,17 @@ class Zygotes:
             if zygote.state == "waiting":
                 self._prepare(zygote)
 
+    def prepare(self, prepared: Prepared) -> None:
+        """Start a zygote with what another agent has published."""
+        self._prepared[prepared.key] = prepared
+        self._by_key[prepared.key] = zygote = ZygoteClient(prepared.key, prepared.spec)
+        self._prepare(zygote)
+
     def _prepare(self, zygote: ZygoteClient) -> None:
         """Start a zygote when everything that it needs has arrived, and the code is laid out."""
+        if zygote.key in self._prepared:
+            self._launch(zygote, self._prepared[zygote.key])
+            return
         spec = zygote.spec
         shared = spec.shared
         if shared and not self.blobs.has(shared):
@@ -216,36 +246,49 @@ class Zygotes:
             return
         if spec.environment and self.environments.python is None:
             return
-        if not spec.code_blob:
-            self._launch(zygote, None)
-            return
-        folder = self._code.folder
-        if folder is not None:
+        folder = self._code.folder if spec.code_blob else None
+        if not spec.code_blob or folder is not None:
             # It may be the previous zygote's. The cache may be gone by now.
-            self._launch(zygote, folder)
+            self._all_here(zygote, folder)
 
     def _store_failed(self, zygote: ZygoteClient, message: str) -> None:
         # A later controller may find more room.
         self._withheld.add(zygote.key)
         self._failed(zygote, "host", STORE_FAILED, message)
 
-    def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
-        shared = zygote.spec.shared
+    def _all_here(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
         zygote.spec = self._with_environment(zygote.spec._replace(umask=self._paths.umask))
+        shared = zygote.spec.shared
         try:
             default_cwd = "" if code_root else self._folder_without_code()
-            arguments = (code_root, self.blobs.path(shared) if shared else "", default_cwd)
-            if not self._adopt(zygote, *arguments):
+        except OSError as error:
+            self._cannot_start(zygote, error)
+            return
+        shared_file = self.blobs.path(shared) if shared else ""
+        prepared = Prepared(zygote.key, zygote.spec, code_root, shared_file, default_cwd)
+        if self.publish is None:
+            self._launch(zygote, prepared)
+            return
+        zygote.state = "published"
+        self.publish(prepared)
+
+    def _launch(self, zygote: ZygoteClient, prepared: Prepared) -> None:
+        arguments = prepared.code_root, prepared.shared_file, prepared.default_cwd
+        try:
+            if zygote.key in self._prepared or not self._adopt(zygote, *arguments):
                 self._start(zygote, *arguments)
         except OSError as error:
-            if str(error.filename).startswith(os.path.join(self._paths.spool, "")):
-                self._failed(zygote, "host", type(error).__name__, unwritable(error, self._paths.spool))
-                return
-            python = zygote.spec.python or "python3"
-            self._failed(zygote, "host", PYTHON_FAILED, "cannot start {}: {}".format(python, error.strerror or error))
+            self._cannot_start(zygote, error)
             return
         assert zygote.sock is not None
         self._selector.register(zygote.sock, selectors.EVENT_READ, lambda sock, mask: self._readable(zygote))
+
+    def _cannot_start(self, zygote: ZygoteClient, error: OSError) -> None:
+        if str(error.filename).startswith(os.path.join(self._paths.spool, "")):
+            self._failed(zygote, "host", type(error).__name__, unwritable(error, self._paths.spool))
+            return
+        python = zygote.spec.python or "python3"
+        self._failed(zygote, "host", PYTHON_FAILED, "cannot start {}: {}".format(python, error.strerror or error))
 
     def _with_environment(self, spec: ZygoteSpec) -> ZygoteSpec:
         """Return the spec with the Python of the environment, if there is one. Jobs report which one they had."""

@@ -29,13 +29,13 @@ from remote_agent.system.private_files import SpoolError, open_private
 from remote_agent.system.processes import OtherProcess, birth
 from remote_agent.system.warm_store import WarmRecord, WarmStore, peer_of
 
-__all__ = ["NO_WARM", "WarmInterpreters", "key_of", "why_none"]
+__all__ = ["NO_WARM", "SUBMITTERS", "WarmInterpreters", "key_of", "why_none"]
 
 #: A host where this variable is set has none.
 NO_WARM = "HYDRA_REMOTE_LAUNCHER_NO_WARM"
 #: Variables of batch systems, and the programs by which their login nodes are known.
 _ALLOCATION = ("SLURM_", "PBS_", "LSB_", "SGE_", "FLUX_", "COBALT_")
-_SUBMITTERS = ("sbatch", "qsub", "bsub", "flux")
+SUBMITTERS = ("sbatch", "qsub", "bsub", "flux")
 #: Seconds for a warm interpreter to answer.
 _ANSWER = 3.0
 
@@ -50,7 +50,7 @@ def why_none(environment: Dict[str, str]) -> str:
         return "this is a batch system's allocation"
     if environment.get("KRB5CCNAME", "").startswith("KEYRING:"):
         return "the login's tickets are in its own keyring"
-    for program in _SUBMITTERS:
+    for program in SUBMITTERS:
         if shutil.which(program, path=environment.get("PATH")):
             return "this is a batch system's machine: it has {}".format(program)
     return ""

@@ -38,6 +38,12 @@ def gated(cfg):
     return cfg.num * 10
 
 
+def talks(cfg):
+    """Says something, and waits for the gate."""
+    print("said before the gate", flush=True)
+    return gated(cfg)
+
+
 def whose(cfg):
     """Waits for the gate, and says whose job it is."""
     gated(cfg)

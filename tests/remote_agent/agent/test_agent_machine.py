@@ -322,7 +322,7 @@ class AgentMachine(RuleBasedStateMachine):
     def little_waits_for_a_peer(self) -> None:
         """However little it reads."""
         if hasattr(self, "host"):
-            for link in self.host.agent._controller._links:
+            for link in self.host.agent.controller._links:
                 assert link.outbox.size <= MOST
 
 
@@ -405,7 +405,7 @@ def test_the_agent_stops_reading_from_a_controller_that_does_not_read(host):
     for _ in range(20):
         sent += link.say_bytes(asked[sent:])
         host.settle()
-        (of_agent,) = host.agent._controller._links
+        (of_agent,) = host.agent.controller._links
         assert of_agent.outbox.size < MOST
     link.reads = True
     host.settle()
@@ -430,7 +430,7 @@ def test_the_link_of_a_controller_that_never_reads_again_is_closed(host, monkeyp
         link.say_bytes(wire.encode({"t": "ping", "n": seconds}))
         monkeypatch.setattr("time.monotonic", lambda seconds=seconds: began + seconds)
         host.settle()
-    assert host.agent._controller._links == []
+    assert host.agent.controller._links == []
     assert not host.controller().is_over
 
 

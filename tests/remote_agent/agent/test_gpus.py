@@ -417,7 +417,7 @@ class TestQueue:
         monkeypatch.setattr(queue, "_LONG", 0.0)
         sock = _squat(driver.names[0])
         _greet(stepped, 0, gpus=[0])
-        assert not stepped.agent._attempts.alive("0.1").is_claimed
+        assert not stepped.agent.attempts.alive("0.1").is_claimed
         sock.close()
         stepped.settle()
         assert stepped.forks == ["0.1"]
@@ -427,7 +427,7 @@ class TestQueue:
         peer = _greet(stepped, 0, gpus=[0])
         # It runs. The next ones wait for a claim that does not come, with their GPU.
         zygote, job = stepped.jobs()[0]
-        monkeypatch.setattr(stepped.agent._attempts, "record_claim", lambda attempt: None)
+        monkeypatch.setattr(stepped.agent.attempts, "record_claim", lambda attempt: None)
         job.finish(b"")
         zygote.ended(job, 0)
         peer.say({"t": "job", "spec": spec(attempt_id="1.1", num=1)}, b"payload")

@@ -86,7 +86,7 @@ def test_a_disk_that_fails_gives_waiting_jobs_back(host, monkeypatch):
     def fail() -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(host.agent._attempts.log, "flush", fail)
+    monkeypatch.setattr(host.agent.attempts.log, "flush", fail)
     _send(peer, 4)
     host.settle()
     assert sorted(one["attempt"] for one in peer.all("dropped")) == ["2.1", "3.1", "4.1"]
@@ -141,7 +141,7 @@ class TestTakingBack:
         welcome = next(frame for frame in host.controller().frames if frame.header["t"] == "welcome")
         assert json.loads(welcome.payload) == {"0.1": "running", "1.1": "running", "3.1": "queued"}
         records = []
-        log = SpoolLog(host.agent._attempts.log.path)
+        log = SpoolLog(host.agent.attempts.log.path)
         log.replay(lambda header, reference: records.append((header["r"], header["a"])))
         log.close()
         assert ("acked", "2.1") in records
@@ -194,7 +194,7 @@ class TestSizes:
 
     @staticmethod
     def _shares(host: SteppedAgent) -> dict:
-        return {one.id: (one.cpus, one.gpus) for one in host.agent._attempts.active()}
+        return {one.id: (one.cpus, one.gpus) for one in host.agent.attempts.active()}
 
     def test_slots_are_what_fits(self, large):
         """Each job gets its CPUs, and no GPU if it asks for none."""
@@ -280,7 +280,7 @@ class TestSizes:
         peer = self._greet(large, needs={"cpus": 1})
         self._send(peer, a={"cpus": 4}, b=None)
         large.settle()
-        specs = [large.agent._running.fork_spec(one, "") for one in large.agent._attempts.active()]
+        specs = [large.agent.running.fork_spec(one, "") for one in large.agent.attempts.active()]
         told = [{name: one.slot_env[name] for name in THREADS if name in one.slot_env} for one in specs]
         assert told == [dict.fromkeys([one for one in THREADS if one != "MKL_NUM_THREADS"], "4"), {}]
         assert specs[0].threads == 1
@@ -290,17 +290,17 @@ class TestSizes:
         peer = self._greet(large, needs={"cpus": 2, "gpus": 1})
         _send(peer, 0)
         large.settle()
-        attempt = large.agent._attempts.get("0.1")
+        attempt = large.agent.attempts.get("0.1")
         again = Attempt(attempt.spec)
-        large.agent._attempts.log.flush()
-        log = SpoolLog(large.agent._attempts.log.path)
-        log.replay(lambda header, reference: attempts_module._apply_record(again, header["r"], header, reference, log))
+        large.agent.attempts.log.flush()
+        log = SpoolLog(large.agent.attempts.log.path)
+        log.replay(lambda header, reference: attempts_module.apply_record(again, header["r"], header, reference))
         log.close()
         assert (again.slot, again.gpus, again.cpus) == (0, GPUS[:1], [2, 3])
-        pool = GpuPool("r1", lambda text: None, large.agent._background)
+        pool = GpuPool("r1", lambda text: None, large.agent.background)
         assert pool.choose(None) == ""
         pool.adopt(again.gpus)
-        shares = Shares(large.agent._queue.shares.room, pool, cpus.Cpus([2, 3, 4, 5]), is_sized=True)
+        shares = Shares(large.agent.queue.shares.room, pool, cpus.Cpus([2, 3, 4, 5]), is_sized=True)
         shares.restore([again])
         waiting = SizedQueue()
         other = Attempt(attempt.spec._replace(num=1))

@@ -52,7 +52,7 @@ def start(host: SteppedAgent, num: int = 0) -> Peer:
 
 def folder(host: SteppedAgent, attempt: str = "0.1") -> str:
     """Where the job reports."""
-    return os.path.join(host.agent._paths.spool, "reports", attempt)
+    return os.path.join(host.agent.paths.spool, "reports", attempt)
 
 
 class Job:
@@ -192,12 +192,12 @@ def test_only_the_last_reports_are_kept(host: SteppedAgent, monkeypatch: pytest.
     monkeypatch.setattr(attempt_module, "MAX_REPORTS", 5)
     peer = start(host)
     job = Job(host)
-    dead = host.agent._attempts.log.dead
+    dead = host.agent.attempts.log.dead
     for step in range(20):
         job.report(step)
     turn(host)
     peer.close()
-    assert host.agent._attempts.log.dead > dead
+    assert host.agent.attempts.log.dead > dead
     later = host.controller()
     assert heard(later) == [(number, number - 1) for number in range(16, 21)]
 
@@ -210,7 +210,7 @@ def test_a_later_agent_knows_what_was_kept(host: SteppedAgent) -> None:
     second.report(1, at=2.0)
     turn(host)
     for _ in range(2):
-        log = Attempts(host.agent._attempts.log.path, "b", *([lambda *_: None] * 7))
+        log = Attempts(host.agent.attempts.log.path, "b", *([lambda *_: None] * 7))
         log.replay()
         known = log.get("0.1")
         assert known is not None
@@ -221,7 +221,7 @@ def test_a_later_agent_knows_what_was_kept(host: SteppedAgent) -> None:
         assert known.reports.latest == 2.0
         log.stop()
         log.close()
-        host.agent._attempts.compact()
+        host.agent.attempts.compact()
 
 
 def test_a_later_agent_reads_no_report_twice(host: SteppedAgent) -> None:
@@ -231,7 +231,7 @@ def test_a_later_agent_reads_no_report_twice(host: SteppedAgent) -> None:
     old.report(0, at=1.0)
     job.report(1, at=2.0)
     turn(host)
-    attempt = host.agent._attempts.get("0.1")
+    attempt = host.agent.attempts.get("0.1")
     host.agent._reports._unkept.clear()
     attempt.reports.places = {name: place for name, place in attempt.reports.places.items() if name in job_name(job)}
     old.report(2, at=3.0)

@@ -57,7 +57,7 @@ def test_each_message_of_a_controller_has_a_reader():
     """It takes this type of message, and no other."""
     host = SteppedAgent()
     try:
-        handlers = host.agent._controller.handlers
+        handlers = host.agent.controller.handlers
         for name, cls in types_of(messages.FromController).items():
             if name not in ELSEWHERE:
                 assert typing.get_type_hints(handlers[name])["header"] is cls, name

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "_SUBMITTERS", ())
+    monkeypatch.setattr(warm, "SUBMITTERS", ())
 
 
 @pytest.fixture

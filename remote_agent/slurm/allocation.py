@@ -1,0 +1,292 @@
+"""An agent in an allocation: it takes jobs out of the run's pool, and writes what becomes of them into a folder of its own.
+
+Rule: it is the agent of a host, but for where jobs come from and where results go. It takes a job when a slot is free and the application is
+prepared, and not before. It ends when it has nothing to do. When Slurm says that the allocation ends, it takes nothing more, and its jobs get
+the time that their spec gives them. If a later start of the same Slurm job has begun, this one is fenced: it ends what runs, and writes nothing
+that counts.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+from remote_agent.agent.agent import Agent
+from remote_agent.agent.spool.attempt import Attempt
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.protocol.messages import Hello, SendJob
+from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.slurm.batch import Batch
+from remote_agent.slurm.batch_slurm import Slurm
+from remote_agent.slurm.heirs import OWED, inherit
+from remote_agent.slurm.incarnations import FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.pool import Pool
+from remote_agent.slurm.shared_files import SharedFiles
+from remote_agent.system.host import Folders, boot_id, folders
+from remote_agent.system.private_files import make_private_folder
+
+__all__ = ["CLASS", "IDLE_WORDS", "PREPARED", "Allocation", "read_prepared", "serve_allocation", "write_prepared"]
+
+#: The folder of what an application needs to be prepared.
+PREPARED = "prepared"
+#: Why an allocation leaves that nothing is wrong with.
+_DONE, _NOTHING = "it has done its part", "no job waits"
+IDLE_WORDS = (_DONE, _NOTHING)
+#: The class of resources that all jobs have.
+CLASS = "default"
+#: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
+_LOOK_EVERY = 0.5
+_FENCE_EVERY = 30.0
+#: Seconds for Slurm to say why it ends an allocation, of those that it leaves until it kills.
+_ANSWER = 3.0
+#: An allocation for many jobs ends after this many seconds without any.
+IDLE = 60.0
+
+
+class Allocation(Agent):
+    """See the module.
+
+    Args:
+        most: how many jobs it takes at most; None for as many as there are.
+        expects: how many attempts were in the pool when it was asked for. A disk that shows fewer shows an old state.
+        batch: says why the allocation ends.
+        owed: the same for what dead allocations owe.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        host: str,
+        shared: Folders,
+        bundle: str,
+        umask: int,
+        incarnation: str,
+        slots: int,
+        most: Optional[int],
+        expects: int,
+        batch: Batch,
+        owed: int = 0,
+    ) -> None:
+        self._shared = shared
+        files = self._files = SharedFiles(shared.spool, incarnation)
+        for folder in (FOLDER, OWED):
+            files.make_folder(folder)
+        own = files.make_folder(FOLDER, incarnation)
+        self._pool = Pool(files, incarnation)
+        _wait_for_owed(files, owed)
+        paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
+        #: Attempts that it has, to start them or to fire what they owe.
+        self._taken: List[str] = inherit(files, self._pool, paths, slots)
+        super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
+        self._name = incarnation
+        self._most = most
+        self._expects = expects
+        #: Attempts that nobody has taken; None if that must be looked up.
+        self._waiting: Optional[List[str]] = None
+        self._look_at = 0.0
+        self._fence_at = 0.0
+        self._stopped: Dict[str, Any] = {}
+        self._begun_at = self._busy_at = time.monotonic()
+        #: Why it takes nothing more; empty while it does.
+        self._closing = ""
+        self._signal: Optional[int] = None
+        self._batch = batch
+        self._end_by: Optional[float] = None
+        self._why_ended = "cancelled", "the allocation was ended from outside"
+        self.reaper.on_over = self._over
+        self.controller.on_note = lambda text: self.attempts.log.append({"r": "note", "text": text})
+        # Those that Slurm gave, and not all that are visible here: they may be others'.
+        gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one not in ("", "NoDevFiles")]
+        hello: Hello = {
+            "t": "hello",
+            "version": 0,
+            "run": run,
+            "controller": "",
+            "host": host,
+            "slots": slots,
+            "gpus": gpus,
+            "needs": None,
+            "size": None,
+            "lease": None,
+            "live": False,
+            "batch": None,
+        }
+        self.queue.count_slots(hello)
+        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        self.attempts.log.append({"r": "began", "node": node, "at": time.time()})
+        if self.queue.unusable_gpus:
+            self.controller.note(self.queue.unusable_gpus)
+            self._close(self.queue.unusable_gpus, "host")
+        self.attempts.write()
+
+    def make_paths(self, run: str, host: str, where: Folders, bundle: str, umask: int) -> SpoolPaths:
+        """Make the paths of this agent. The run's contents lie in the folder of the run."""
+        return SpoolPaths(run, host, where, bundle, umask, boot_id(), os.path.join(self._shared.spool, "blobs"))
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Note that Slurm ends the allocation. The next turn acts on it."""
+        self._signal = number
+        self.wake()
+
+    def on_alone(self, seconds: float) -> None:
+        """Do nothing: no controller comes here."""
+
+    # -- in each turn --------------------------------------------------------------------------------------------
+
+    def look_around(self, now: float) -> None:
+        """Take jobs, look at requests to end some, and end when there is nothing to do."""
+        if self._signal is not None and not self._closing:
+            self._end(now)
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            self._stop_some()
+            self._prepare()
+            self._waiting = None
+            for attempt in self._pool.settled():
+                self._accept(attempt)
+        if now >= self._fence_at:
+            self._check_fence(now)
+        if self._waiting is None and self._may_take:
+            self._waiting = self._pool.waiting(CLASS)
+        while self._waiting and self._may_take and self.queue.room:
+            self._check_fence(now)
+            attempt = self._waiting.pop(0)
+            if not self._closing and self._pool.take(attempt):
+                self._accept(attempt)
+        if self.attempts.has_active or self.queue:
+            self._busy_at = now
+        elif not self.attempts.has_unsynced:
+            self._end_if_idle(now)
+
+    @property
+    def _may_take(self) -> bool:
+        is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
+        return is_prepared and not self._closing and (self._most is None or len(self._taken) < self._most)
+
+    def _accept(self, attempt: str) -> None:
+        self._taken.append(attempt)
+        frame = self._pool.job(CLASS, attempt)
+        if frame is None or frame.header["t"] != "job":
+            return  # it was put in before it could be taken; the submitter finds that it has not begun
+        header: SendJob = frame.header
+        self.queue.on_job(header, frame.payload)
+
+    def _prepare(self) -> None:
+        if any(True for _ in self.zygotes):
+            return
+        for prepared in read_prepared(self._files):
+            self.zygotes.prepare(prepared)
+
+    def _over(self, attempt: Attempt) -> None:
+        self.attempts.log.append({"r": "gone", "a": attempt.id})
+
+    def _end(self, now: float) -> None:
+        """End because Slurm says so: as soon as it has said why, which it must soon."""
+        if self._end_by is None:
+            self._end_by = now + _ANSWER
+            found: List[Tuple[str, str]] = []
+            job = self._name.partition(".")[0]
+
+            def told(error: Optional[BaseException]) -> None:
+                self._why_ended = found[0] if found else self._why_ended
+                self._end_by = 0.0
+
+            self.background.submit(lambda: found.append(self._batch.why(job)), told)
+        elif now >= self._end_by:
+            kind, why = self._why_ended
+            self._close(why, kind)
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def _stop_some(self) -> None:
+        for attempt_id, stop in self._pool.stops().items():
+            attempt = self.attempts.get(attempt_id)
+            if attempt is not None and attempt.final is None and self._stopped.get(attempt_id) != stop:
+                self._stopped[attempt_id] = stop
+                self.running.cancel(attempt, stop.kind, stop.kill, stop.why)
+
+    def _check_fence(self, now: float) -> None:
+        self._fence_at = now + _FENCE_EVERY
+        if not self._closing and is_fenced(self._name, self._files.names(FOLDER)):
+            self._close("another start of the same Slurm job has begun", "lost")
+
+    def _close(self, why: str, kind: str) -> None:
+        self._closing = why
+        for attempt in self.attempts:
+            if attempt.final is None:
+                self.running.cancel(attempt, kind, why=why)
+
+    def _end_if_idle(self, now: float) -> None:
+        why = self._closing
+        if not why and self._most is not None and len(self._taken) >= self._most:
+            why = _DONE
+        elif not why and self._waiting == []:
+            sees_all = len({*self._pool.attempts(CLASS), *self._pool.takers()}) >= self._expects
+            patience = (0.0 if sees_all else SETTLE) if self._most is not None else IDLE
+            if now - self._busy_at >= patience:
+                why = _NOTHING
+        if not why:
+            return
+        self.reaper.sweep_now()
+        self.attempts.log.append({"r": "left", "why": why})
+        self.attempts.write()
+        self.attempts.log.sync()
+        self.end_mode = "keep"
+
+
+def write_prepared(files: SharedFiles, prepared: Prepared) -> None:
+    """Publish what an application needs to be prepared. It has the variables of the jobs, which may be secrets, so only this user may read it.
+
+    Raises:
+        OSError: it is not known whether it is there.
+    """
+    content = dict(zip(Prepared._fields, prepared), spec=prepared.spec.to_json())
+    files.write(json.dumps(content).encode("ascii"), PREPARED, "{}.json".format(prepared.key))
+
+
+def read_prepared(files: SharedFiles) -> List[Prepared]:
+    """Return what can be seen here of what was published."""
+    found = []
+    for name in files.names(PREPARED):
+        data = files.read(PREPARED, name)
+        if data is not None:
+            content = json.loads(data.decode("ascii"))
+            found.append(Prepared(**dict(content, spec=ZygoteSpec.from_json(content["spec"]))))
+    return found
+
+
+def _wait_for_owed(files: SharedFiles, count: int) -> None:
+    """Wait until a late disk shows what was owed when this allocation was asked for."""
+    deadline = time.monotonic() + SETTLE
+    while len(files.names(OWED)) < count and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY)
+
+
+def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, options: Dict[str, str]) -> int:
+    """Be the agent of the allocation in which this process runs, until it has nothing to do."""
+    batch = Slurm()
+    job, restarts = (os.environ.get(name) for name in batch.variables())
+    incarnation = "{}.{}".format(job, restarts or "0")
+    shared = folders(run, host, workdir)
+    make_private_folder(os.path.join(shared.spool, FOLDER))
+    agent = Allocation(
+        run,
+        host,
+        shared,
+        bundle,
+        int(options["umask"]),
+        incarnation,
+        slots=int(options["slots"]),
+        most=int(options["most"]) or None,
+        expects=int(options["expects"]),
+        batch=batch,
+        owed=int(options["owed"]),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, agent.on_signal)
+    signal.signal(signal.SIGCONT, lambda number, frame: None)
+    agent.serve()
+    return 0

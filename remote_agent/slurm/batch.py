@@ -1,0 +1,132 @@
+"""The seam to a batch system: what the rest of a run must be able to ask of it.
+
+Rule: nothing but an implementation of `Batch` knows the system's programs, words and limits. A word of the system explains a death; it is
+never a result. What nobody knows is said to be unknown, and a state that an implementation does not know counts as alive while it is listed.
+"""
+
+import enum
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+__all__ = ["Batch", "BatchError", "Limits", "Listed", "NoAnswer", "NoRoom", "Phase", "Refused", "Request"]
+
+
+class BatchError(Exception):
+    """The batch system could not be asked. The text is for the user."""
+
+
+class Refused(BatchError):
+    """It says that it will never take this. The text is its own."""
+
+
+class NoRoom(BatchError):
+    """It takes no more jobs of this user now, or not so many at once."""
+
+
+class NoAnswer(BatchError):
+    """Nobody knows whether it has taken the request. `Batch.listed` tells later, by name."""
+
+
+class Request(NamedTuple):
+    """Allocations of one kind.
+
+    Attributes:
+        name: finds them again; of letters, digits, `.`, `_` and `-`.
+        tasks: how many.
+        at_once: how many of them at most run at a time; None for no limit.
+        script: what each runs, for `sh`. It holds no secret: others may read it.
+        output: the file of what it prints, where `%j` is the job's id.
+        needs: what an allocation has (`partition`, `account`, `time`, `cpus`, `gpus`, `mem`, `nodes`), as the user wrote it.
+        options: passed on as they are.
+    """
+
+    name: str
+    tasks: int
+    at_once: Optional[int]
+    script: str
+    output: str
+    needs: Dict[str, str]
+    options: Tuple[str, ...]
+
+
+class Limits(NamedTuple):
+    """What the system says of itself.
+
+    Attributes:
+        tasks: the most that one request may have.
+        kill_wait: seconds between its SIGTERM and its SIGKILL.
+        remembers: for how many seconds it lists what has ended.
+    """
+
+    tasks: int
+    kill_wait: float
+    remembers: float
+
+
+class Phase(enum.Enum):
+    """Where an allocation is in its life."""
+
+    WAITING = "waiting"
+    ALIVE = "alive"
+    ENDED = "ended"
+
+
+class Listed(NamedTuple):
+    """An allocation as the system lists it.
+
+    Attributes:
+        job: its id, which its processes have, too. Those that wait may share one.
+        name: that of its request.
+        phase: see there.
+        word: the system's own, such as `NODE_FAIL`.
+        kind: the kind of error (`JobError.kind`) that the word explains; empty for none.
+        reason: why it waits, in the system's words; empty if it does not say.
+        node: where it runs, or has run.
+    """
+
+    job: str
+    name: str
+    phase: Phase
+    word: str
+    kind: str
+    reason: str
+    node: str
+
+
+class Batch:
+    """A batch system. Each method asks one program, and may take seconds. All raise BatchError."""
+
+    def limits(self) -> Limits:
+        """What the system says of itself."""
+        raise NotImplementedError
+
+    def submit(self, request: Request) -> str:
+        """Ask for allocations. Returns the id of the request.
+
+        Raises:
+            Refused, NoRoom, NoAnswer: see there.
+        """
+        raise NotImplementedError
+
+    def listed(self, names: Sequence[str]) -> List[Listed]:
+        """All allocations of requests with these names that it still knows, those that have ended among them."""
+        raise NotImplementedError
+
+    def is_hopeless(self, reason: str) -> bool:
+        """Whether an allocation that waits for this reason never starts, unless somebody changes the system."""
+        raise NotImplementedError
+
+    def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:
+        """End all allocations of requests with these names, or those that have not begun. What is gone already is no error."""
+        raise NotImplementedError
+
+    def why(self, job: str) -> Tuple[str, str]:
+        """Why a running allocation was told to end: the kind of error, and what the user reads."""
+        raise NotImplementedError
+
+    def wake(self, job: str) -> None:
+        """Make an allocation look for requests at once. Without it, it looks soon."""
+        raise NotImplementedError
+
+    def variables(self) -> Tuple[str, str]:
+        """The names of the variables that say to an allocation which job it is, and how often it was started again."""
+        raise NotImplementedError

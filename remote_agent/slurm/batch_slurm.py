@@ -1,0 +1,235 @@
+"""Slurm behind the seam `batch`: its programs, its words, its limits. Nothing else knows them.
+
+Rule: no argument goes through a shell, and each program has a time limit, because some wait for ever where a daemon does not answer. What
+`sbatch` prints when it fails decides what is known: its own refusals are final, everything else may have been taken.
+
+Seen with Slurm 22.05. `squeue -r -t all` lists what has ended for MinJobAge seconds; no accounting is needed.
+"""
+
+import datetime as dt
+import re
+import subprocess
+import time
+from typing import Dict, List, Sequence, Tuple
+
+from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Refused, Request
+
+__all__ = ["Slurm"]
+
+#: Seconds. Without its controller, each of Slurm's programs fails after nine.
+_TIMEOUT = 60.0
+#: What an allocation must have at its end -> the option of sbatch.
+_NEEDS = {
+    "partition": "--partition",
+    "account": "--account",
+    "time": "--time",
+    "cpus": "--cpus-per-task",
+    "gpus": "--gres",
+    "mem": "--mem",
+    "nodes": "--nodes",
+}
+_WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+#: Words of an end -> the kind of error that they explain.
+_ENDED = {
+    "BOOT_FAIL": "node_failed",
+    "CANCELLED": "cancelled",
+    "COMPLETED": "",
+    "DEADLINE": "time_limit",
+    "FAILED": "",
+    "NODE_FAIL": "node_failed",
+    "OUT_OF_MEMORY": "out_of_memory",
+    "PREEMPTED": "preempted",
+    "REVOKED": "cancelled",
+    "TIMEOUT": "time_limit",
+}
+#: In what sbatch prints when it takes nothing, now or ever. Everything else is not known.
+_NO_ROOM = (
+    "submit limit",
+    "temporarily unable to accept",
+    "MaxJobCount",
+    "MaxSubmitJob",
+    "job array specification",
+    "MaxArraySize",
+)
+_REFUSED = (
+    "Batch job submission failed",
+    "sbatch: error: invalid",
+    "sbatch: error: Invalid",
+    "unrecognized option",
+    'Try "sbatch --help"',
+)
+_MAYBE = (
+    "timed out",
+    "timeout",
+    "Unable to contact",
+    "Connection",
+    "communication",
+    "Zero Bytes",
+    "Protocol",
+    "Unspecified",
+)
+_FIELDS = 5
+#: Seconds before the end of an allocation at which its jobs get SIGTERM.
+WARNING = 60
+#: Reasons of what never starts as it was asked for.
+_HOPELESS = (
+    "AccountNotAllowed",
+    "BadConstraints",
+    "InvalidAccount",
+    "InvalidQOS",
+    "PartitionConfig",
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "QOSNotAllowed",
+)
+
+
+class Slurm(Batch):
+    """The Slurm of this machine, with the user's own rights."""
+
+    def limits(self) -> Limits:
+        """Read them from the configuration that Slurm's controller tells."""
+        found = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", self._run("scontrol", "show", "config"), re.MULTILINE))
+        return Limits(
+            tasks=max(1, int(found.get("MaxArraySize", "1001")) - 1),
+            kill_wait=_seconds(found.get("KillWait", "30")),
+            remembers=_seconds(found.get("MinJobAge", "300")),
+        )
+
+    def submit(self, request: Request) -> str:
+        """Submit an array; see `Batch.submit`."""
+        array = "0-{}".format(request.tasks - 1)
+        if request.at_once is not None:
+            array += "%{}".format(request.at_once)
+        needs = [
+            "{}={}".format(_NEEDS[name], "gpu:" + value if name == "gpus" else value)
+            for name, value in sorted(request.needs.items())
+        ]
+        command = ["sbatch", "--parsable", "--array", array, "--job-name", request.name, "--comment", request.name]
+        if not any(one.startswith("--signal") for one in request.options):
+            # To the agent alone: it knows why, and tells its jobs.
+            needs.append("--signal=B:TERM@{}".format(_warning(request.needs)))
+        command += ["--output", request.output, "--open-mode", "append", "--requeue", *needs, *request.options]
+        try:
+            done = _start(command, request.script)
+        except BatchError as error:
+            raise NoAnswer(str(error)) from None
+        said = done.stderr.strip()
+        found = re.match(r"([0-9]+)(;|$)", done.stdout.strip())
+        if done.returncode == 0 and found:
+            return found.group(1)
+        if any(word in said for word in _NO_ROOM):
+            raise NoRoom(said)
+        if any(word in said for word in _REFUSED) and not any(word in said for word in _MAYBE):
+            raise Refused(said)
+        raise NoAnswer("sbatch: exit status {}; it said {!r}".format(done.returncode, said[-500:]))
+
+    def listed(self, names: Sequence[str]) -> List[Listed]:
+        """Ask squeue, once for all; see `Batch.listed`."""
+        if not names:
+            return []
+        # The reason is the only field with free text, so it is last.
+        said = self._run("squeue", "-h", "-r", "-t", "all", "--me", "-n", ",".join(names), "-o", "%A|%j|%T|%N|%r")
+        found = []
+        for line in said.splitlines():
+            fields = line.split("|", _FIELDS - 1)
+            if len(fields) == _FIELDS:
+                job, name, word, node, reason = fields
+                found.append(Listed(job, name, _phase(word), word, _ENDED.get(word, ""), _reason(reason), node))
+        return found
+
+    def is_hopeless(self, reason: str) -> bool:
+        """Limits of a partition, of an account or of a QOS for one job do not go away; see `Batch.is_hopeless`."""
+        return reason in _HOPELESS
+
+    def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:
+        """Call scancel; see `Batch.cancel`."""
+        for name in names:
+            self._run("scancel", "--name", name, *(["--state", "PENDING"] if waiting_only else []))
+
+    def why(self, job: str) -> Tuple[str, str]:
+        """Ask scontrol; see `Batch.why`. It warns before the time is up, and says nothing else to an allocation that it lets run on."""
+        found = dict(re.findall(r"(\w+)=(\S*)", self._run("scontrol", "-o", "show", "job", job)))
+        state = found.get("JobState", "")
+        if state == "PREEMPTED" or found.get("PreemptTime", "None") not in ("None", "Unknown", "N/A"):
+            return "preempted", "another job has preempted its allocation"
+        if state == "TIMEOUT" or (state == "RUNNING" and _is_near(found.get("EndTime", ""))):
+            return "time_limit", "the time of its allocation is up (TimeLimit={})".format(found.get("TimeLimit", "?"))
+        return "cancelled", "somebody has cancelled its allocation"
+
+    def wake(self, job: str) -> None:
+        """Send SIGCONT, which does nothing to a process that does not expect it."""
+        self._run("scancel", "--batch", "--signal", "CONT", job)
+
+    def variables(self) -> Tuple[str, str]:
+        """The second one is not set when a job starts for the first time."""
+        return "SLURM_JOB_ID", "SLURM_RESTART_COUNT"
+
+    @staticmethod
+    def _run(*command: str) -> str:
+        done = _start(command, "")
+        if done.returncode:
+            raise BatchError(
+                "{}: exit status {}; it said {!r}".format(command[0], done.returncode, done.stderr.strip()[-500:])
+            )
+        return done.stdout
+
+
+def _start(command: Sequence[str], given: str) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise BatchError(
+            "{} is not on the PATH of a login that runs a command; is this a login node of a Slurm cluster?".format(
+                command[0]
+            )
+        ) from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BatchError("{}: {}".format(command[0], error)) from None
+
+
+def _phase(word: str) -> Phase:
+    if word in _WAITING:
+        return Phase.WAITING
+    return Phase.ENDED if word in _ENDED else Phase.ALIVE
+
+
+def _reason(text: str) -> str:
+    return "" if text in ("None", "(null)") else text
+
+
+def _is_near(end: str) -> bool:
+    """Whether a time of Slurm's is near, in the clock and the zone of this node."""
+    try:
+        return dt.datetime.fromisoformat(end).timestamp() - time.time() < 2 * WARNING + 60
+    except ValueError:
+        return False
+
+
+def _warning(needs: Dict[str, str]) -> int:
+    """How many seconds before its end an allocation is warned. Slurm may be a minute early."""
+    found = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?", needs.get("time", ""))
+    if found is None:
+        return WARNING
+    days, *rest = [int(one) if one else 0 for one in found.groups()]
+    if found.group(1):
+        seconds = 86400 * days + 3600 * rest[0] + 60 * rest[1] + rest[2]
+    elif found.group(4):
+        seconds = 3600 * rest[0] + 60 * rest[1] + rest[2]
+    else:
+        seconds = 60 * rest[0] + rest[1]
+    return max(1, min(WARNING, seconds // 4)) if seconds else WARNING
+
+
+def _seconds(text: str) -> float:
+    """Read a number of Slurm's configuration, such as `30 sec`."""
+    found = re.match(r"[0-9]+", text)
+    return float(found.group()) if found else 0.0

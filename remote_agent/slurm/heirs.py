@@ -1,0 +1,137 @@
+"""Hooks that a dead allocation owes: another one inherits the attempt, and fires them.
+
+Rule: the heir copies what the dead allocation's log says of the attempt into its own log, before its agent reads that. For the agent it is an
+attempt whose host went down, so the same code as on any host fires the end hooks that have not fired, and no other. An attempt is inherited
+by a claim, as a job is, so only one allocation fires its hooks at a time. Only the submitter says what is owed, when the death is certain.
+
+    owed/<attempt>.<n>     {"source": the dead incarnation, "kind", "why": of the error}; the nth time that the hooks of the attempt are owed
+"""
+
+import json
+import os
+import shutil
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from remote_agent.agent.spool.attempt import Attempt, failed_envelope
+from remote_agent.agent.spool.attempts import apply_record, unknown_spec
+from remote_agent.agent.spool.log import LogReader, SpoolLog
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.job import JobError
+from remote_agent.slurm.incarnations import FOLDER, split_claim
+from remote_agent.slurm.pool import Pool
+from remote_agent.slurm.shared_files import SharedFiles
+from remote_agent.system.host import Folders
+
+__all__ = ["OWED", "Owed", "inherit", "owe", "read_owed"]
+
+OWED = "owed"
+#: What a log says of an attempt's process, and of what it has of its node, means nothing elsewhere.
+_OF_THE_NODE = ("forked", "over", "unstarted", "unclaimed", "gone")
+
+
+class Owed(NamedTuple):
+    """The end hooks of an attempt are owed."""
+
+    source: str
+    kind: str
+    why: str
+
+
+def owe(files: SharedFiles, claim: str, owed: Owed) -> None:
+    """Say that the hooks of an attempt are owed. `claim`: `<attempt>.<n>`.
+
+    Raises:
+        OSError: it is not known whether it is said. It may be said again.
+    """
+    files.offer(json.dumps(dict(zip(Owed._fields, owed))).encode("ascii"), OWED, claim)
+
+
+def read_owed(files: SharedFiles, claim: str) -> Optional[Owed]:
+    """What is owed; None if it cannot be seen here yet."""
+    data = files.read(OWED, claim)
+    return None if data is None else Owed(**json.loads(data.decode("ascii")))
+
+
+def inherit(files: SharedFiles, pool: Pool, paths: SpoolPaths, most: int) -> List[str]:
+    """Take over attempts whose hooks are owed, and put what is known of them into the log of `paths`. Returns these attempts.
+
+    Raises:
+        OSError: the disk.
+    """
+    taken = pool.takers()
+    claims = [claim for claim in sorted(files.names(OWED)) if claim not in taken]
+    inherited: List[str] = []
+    for claim in claims:
+        if len(inherited) == most:
+            break
+        owed = read_owed(files, claim)
+        if owed is not None and pool.take(claim):
+            attempt = split_claim(claim)[0]
+            _copy(files, paths, attempt, owed)
+            inherited.append(attempt)
+    return inherited
+
+
+def _copy(files: SharedFiles, paths: SpoolPaths, name: str, owed: Owed) -> None:
+    source = files.path(FOLDER, owed.source)
+    records, attempt = _known(source, name)
+    where = Folders(paths.where.cache, source, source)
+    its_paths = SpoolPaths(paths.run, paths.host, where, paths.bundle, paths.umask, "")
+    for path, own in zip(_files(its_paths, attempt), _files(paths, attempt)):
+        _share(path, own)
+    log = SpoolLog(os.path.join(paths.spool, "log"))
+    try:
+        log.replay(lambda header, reference: None)
+        for header, payload in records:
+            log.append(header, payload)
+        if attempt.started_at is None:
+            log.append({"r": "started", "a": name, "slot": 0, "at": time.time(), "gpus": None, "cpus": []})
+        if attempt.crash is None:
+            error = JobError(attempt.cancel or owed.kind, message=owed.why)
+            log.append({"r": "crashed", "a": name, "envelope": failed_envelope(attempt, error, time.time()).to_json()})
+        log.flush()
+        log.sync()
+    finally:
+        log.close()
+
+
+def _known(source: str, name: str) -> Tuple[List[Tuple[Dict[str, Any], bytes]], Attempt]:
+    """What the log of a dead incarnation says of an attempt, as another one may say it."""
+    reader = LogReader(os.path.join(source, "log"))
+    attempt = Attempt(unknown_spec(name))
+    records = []
+    for header, reference in reader.advance():
+        if header.get("a") != name or header["r"] in _OF_THE_NODE:
+            continue
+        apply_record(attempt, header["r"], header, reference)
+        if header["r"] == "started":
+            header = dict(header, slot=0, gpus=None, cpus=[])
+        elif header["r"] == "claimed":
+            # Not a start of this machine, so its process is gone.
+            header = dict(header, boot=os.path.basename(source))
+        records.append((header, reader.read(reference)))
+    return records, attempt
+
+
+def _files(paths: SpoolPaths, attempt: Attempt) -> List[str]:
+    """The files and folders that an attempt leaves."""
+    own = paths.own_output(attempt)
+    return [*paths.streams(attempt).values(), paths.orphan(attempt), *([own] if own is not None else [])]
+
+
+def _share(path: str, own: str) -> None:
+    """Give what is at a path another name. What is there already stays."""
+    if os.path.isdir(path):
+        shutil.copytree(path, own, symlinks=True, copy_function=_link, dirs_exist_ok=True)
+    elif os.path.exists(path) and not os.path.exists(own):
+        os.makedirs(os.path.dirname(own), mode=0o700, exist_ok=True)
+        _link(path, own)
+
+
+def _link(path: str, own: str) -> str:
+    try:
+        os.link(path, own, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, own, follow_symlinks=False)
+    return own

@@ -1,0 +1,201 @@
+"""Whole runs on a Slurm cluster: from here, through its login node, as an ordinary user."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher import events
+from launcher.inventory import HostSpec
+from tests.faults.injection import FaultyRun, lines, load_app, open_gate
+from tests.hosts.slurm import SlurmCluster, running_cluster
+from tests.remote_agent.agents import wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+#: Seconds that nothing here takes, however busy the machine is.
+_LONG = 400.0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[SlurmCluster]:
+    """A cluster of four nodes with two CPUs each."""
+    with running_cluster(tmp_path / "login") as running:
+        yield running
+
+
+def login(cluster: SlurmCluster, **slurm: Any) -> HostSpec:
+    """The cluster as a host of a run."""
+    return cluster.login.spec(slurm=slurm)
+
+
+def allocations(cluster: SlurmCluster) -> list[str]:
+    """The states of all Slurm jobs that Slurm remembers."""
+    return cluster.ask("squeue -h -r -t all -o %T").split()
+
+
+def wait_started(run: FaultyRun, count: int) -> None:
+    """Wait until this many attempts have begun: each has to start a Python and import the application."""
+    run.wait_for(f"{count} attempts", lambda: len(run.of(events.AttemptStarted)) >= count, _LONG)
+
+
+def check_nothing_left(cluster: SlurmCluster) -> None:
+    """Neither a process of ours nor a Slurm job of the run is there when the link is gone."""
+    wait_until(
+        lambda: not [one for one in cluster.login.processes() if "hydra-remote-launcher" in one], "nothing left", _LONG
+    )
+    wait_until(lambda: set(allocations(cluster)) <= {"COMPLETED", "CANCELLED", "FAILED"}, "no Slurm job is left", _LONG)
+
+
+def test_a_sweep_becomes_one_array(cluster: SlurmCluster, tmp_path: Path):
+    """Each job runs once, in an allocation of its own, with its hooks. Values, output and files are here, and nothing is left there."""
+    run = FaultyRun(tmp_path).start(load_app().quick, 20, [login(cluster)])
+    run.finish(_LONG)
+    run.check_nothing_lost(cluster.login, 20)
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdigit()) == sorted(
+        str(num) for num in range(20)
+    )
+    check_nothing_left(cluster)
+    assert len(allocations(cluster)) == 20
+    assert len(set(cluster.ask("squeue -h -r -t all -o %F").split())) == 1
+    assert lines(cluster.login, "ran")
+
+
+def test_a_request_that_slurm_has_twice_runs_no_job_twice(cluster: SlurmCluster, tmp_path: Path):
+    """Slurm takes the request, twice, and its answer is lost. It is found by its name, and the allocations that are too many end by themselves."""
+    fake = '#!/bin/sh\ncat >/home/runner/script\n/usr/bin/sbatch "$@" </home/runner/script >/dev/null\n/usr/bin/sbatch "$@" </home/runner/script >/dev/null\nexit 1\n'
+    cluster.put_program("sbatch", fake)
+    run = FaultyRun(tmp_path).start(load_app().quick, 20, [login(cluster)])
+    run.finish(_LONG)
+    run.check_nothing_lost(cluster.login, 20)
+    assert len(set(cluster.ask("squeue -h -r -t all -o %F").split())) == 2
+    check_nothing_left(cluster)
+
+
+def test_a_submitter_that_dies_between_request_and_answer(cluster: SlurmCluster, tmp_path: Path):
+    """The next one finds by its name what Slurm has taken."""
+    fake = (
+        '#!/bin/sh\ncat >/home/runner/script\n/usr/bin/sbatch "$@" </home/runner/script >/dev/null\n'
+        "[ -e /home/runner/died ] || { touch /home/runner/died; kill -KILL $PPID; }\nexit 1\n"
+    )
+    cluster.put_program("sbatch", fake)
+    run = FaultyRun(tmp_path).start(load_app().quick, 8, [login(cluster)])
+    run.finish(_LONG)
+    run.check_nothing_lost(cluster.login, 8)
+    assert run.of(events.HostUnknown), "the link was lost"
+    assert len(allocations(cluster)) == 8
+    check_nothing_left(cluster)
+
+
+def test_jobs_are_cancelled_where_they_are(cluster: SlurmCluster, tmp_path: Path):
+    """One that runs gets SIGTERM, and its end hooks fire. Those that wait never start, and fire none."""
+    run = FaultyRun(tmp_path).start(load_app().gated, 12, [login(cluster)], fail_fast=True)
+    wait_started(run, 8)
+    cluster.login.run("kill -KILL $(cat /home/runner/pid.0)")
+    returns = run.finish(_LONG)
+    kinds = [one.error.kind if one.error else "" for one in returns]
+    assert kinds[0] == "killed"
+    assert kinds[1:] == ["cancelled"] * 11
+    ran = lines(cluster.login, "ran")
+    hooks = lines(cluster.login, "hooks")
+    assert sorted(hooks) == sorted([f"start {num}" for num in ran] + [f"end {num}" for num in ran])
+    check_nothing_left(cluster)
+
+
+def balanced(cluster: SlurmCluster) -> None:
+    """Each start hook that fired has its end hook, and none fired twice."""
+    hooks = Counter(lines(cluster.login, "hooks"))
+    assert set(hooks.values()) == {1}
+    assert {one.split()[1] for one in hooks if one.startswith("start")} == {
+        one.split()[1] for one in hooks if one.startswith("end")
+    }
+
+
+def test_a_node_that_dies_under_a_job(cluster: SlurmCluster, tmp_path: Path):
+    """Its jobs are `node_failed` when Slurm says so, and other allocations fire their end hooks. The others complete."""
+    run = FaultyRun(tmp_path).start(load_app().gated, 4, [login(cluster)])
+    wait_started(run, 4)
+    cluster.do("kill-node", "n1")
+    open_gate(cluster.login)
+    returns = run.finish(timeout=_LONG)
+    kinds = sorted(one.error.kind if one.error else "" for one in returns)
+    assert kinds == ["", "", "node_failed", "node_failed"]
+    balanced(cluster)
+    check_nothing_left(cluster)
+
+
+def test_a_time_limit_reaches_the_job_as_sigterm(cluster: SlurmCluster, tmp_path: Path):
+    """Before the time is up, so that its end hooks fire in the same allocation. The kind of the error says it."""
+    run = FaultyRun(tmp_path).start(load_app().gated, 2, [login(cluster, time="1")])
+    returns = run.finish(timeout=_LONG)
+    assert [one.error.kind for one in returns if one.error] == ["time_limit"] * 2
+    balanced(cluster)
+    check_nothing_left(cluster)
+
+
+def test_what_slurm_will_never_start_fails_by_name(cluster: SlurmCluster, tmp_path: Path):
+    """Slurm takes what is over a limit of the partition, and lets it wait for ever. An absent partition is refused at once."""
+    run = FaultyRun(tmp_path).start(load_app().quick, 2, [login(cluster, partition="short", time="10")])
+    returns = run.finish(timeout=_LONG)
+    assert all("PartitionTimeLimit" in one.error.message for one in returns)
+    (tmp_path / "other").mkdir()
+    run = FaultyRun(tmp_path / "other").start(load_app().quick, 2, [login(cluster, partition="absent")])
+    assert all("invalid partition" in one.error.message.lower() for one in run.finish(_LONG))
+    assert lines(cluster.login, "ran") == []
+    check_nothing_left(cluster)
+
+
+def test_allocations_that_end_before_they_begin_are_not_asked_for_for_ever(cluster: SlurmCluster, tmp_path: Path):
+    """After three, the jobs fail, and the error says what Slurm said and where to look."""
+    cluster.put_program("sbatch", '#!/bin/sh\ncat >/dev/null\necho "#!/bin/sh\nexit 3" | /usr/bin/sbatch "$@"\n')
+    run = FaultyRun(tmp_path).start(load_app().quick, 3, [login(cluster)])
+    (message, *_) = {one.error.message for one in run.finish(timeout=_LONG)}
+    assert "Slurm says FAILED" in message
+    assert "/allocations" in message
+    check_nothing_left(cluster)
+
+
+def test_more_jobs_than_slurm_takes_at_once(tmp_path: Path):
+    """The request is divided, and each job runs once."""
+    with running_cluster(tmp_path / "login", ARRAY=6) as cluster:
+        run = FaultyRun(tmp_path).start(load_app().quick, 20, [login(cluster)])
+        run.finish(_LONG)
+        run.check_nothing_lost(cluster.login, 20)
+        check_nothing_left(cluster)
+
+
+def test_a_sweep_goes_on_without_a_controller(cluster: SlurmCluster, tmp_path: Path):
+    """While nobody is connected, nothing of ours runs on the login node, and jobs run on. Another controller collects all of it."""
+    app = load_app()
+    with launcher.Session.open(hosts=[login(cluster)], folder=tmp_path / "out", callbacks=[app.Witness()]) as session:
+        for num in range(12):
+            session.submit(app.gated, {"num": num})
+        wait_until(lambda: len(lines(cluster.login, "ran")) >= 8, "all slots run", seconds=_LONG)
+        session.detach()
+    wait_until(
+        lambda: not [one for one in cluster.login.processes() if "connect" in one], "the login node is free", _LONG
+    )
+    open_gate(cluster.login)
+    wait_until(lambda: set(allocations(cluster)) <= {"COMPLETED"}, "all allocations end", seconds=_LONG)
+    with launcher.Session.resume(tmp_path / "out") as session:
+        assert sorted(job.result() for job in session.as_completed()) == [num * 10 for num in range(12)]
+    assert Counter(lines(cluster.login, "ran")) == Counter(str(num) for num in range(12))
+    balanced(cluster)
+    check_nothing_left(cluster)
+
+
+def test_output_is_shown_while_a_job_runs(cluster: SlurmCluster, tmp_path: Path):
+    """It comes from the compute node through the shared disk."""
+    run = FaultyRun(tmp_path).start(load_app().talks, 1, [login(cluster)], live=True)
+    run.wait_for(
+        "its words", lambda: any(b"said before the gate" in one.data for one in run.of(events.OutputArrived)), _LONG
+    )
+    assert not run.of(events.JobReturned)
+    open_gate(cluster.login)
+    assert run.finish(_LONG)[0].return_value == 0
+    check_nothing_left(cluster)

@@ -1,0 +1,236 @@
+"""An agent in an allocation: what it takes out of the pool, what it writes down, and when it leaves. Zygote and jobs are the test's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.slurm import allocation
+from remote_agent.slurm.allocation import CLASS, PREPARED, Allocation, read_prepared, write_prepared
+from remote_agent.slurm.batch import Batch, BatchError
+from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations
+from remote_agent.slurm.pool import Pool, Stop
+from remote_agent.slurm.shared_files import SharedFiles
+from remote_agent.system import gpus as system_gpus
+from remote_agent.system.gpus import Survey
+from remote_agent.system.host import Folders
+from tests.remote_agent.agents import wait_until
+from tests.remote_agent.stepped_agent import SteppedAgent
+from tests.specs import job_spec, zygote_spec
+
+PREPARED_APP = Prepared("z", zygote_spec(), None, "", "/")
+
+
+class FakeBatch(Batch):
+    """Says why it ends an allocation, if it knows."""
+
+    said: tuple[str, str] | None = ("time_limit", "the time is up")
+
+    def why(self, job: str) -> tuple[str, str]:
+        assert job == "22"
+        if self.said is None:
+            raise BatchError("scontrol: exit status 1")
+        return self.said
+
+
+@dataclass
+class SteppedAllocation(SteppedAgent):
+    """The agent of an allocation in this process, and the run's folder as its submitter sees it."""
+
+    most: int | None = 1
+    expects: int = 0
+    batch: Batch = field(default_factory=FakeBatch)
+
+    def make_agent(self, where: Folders) -> Allocation:
+        self.files = SharedFiles(where.spool, "submitter")
+        self.files.make_folder(PREPARED)
+        self.pool = Pool(self.files, "submitter")
+        self.incarnations = Incarnations(self.files)
+        self.allocation = Allocation(
+            "r1", "h", where, "/bundle", 0o022, "22.0", slots=1, most=self.most, expects=self.expects, batch=self.batch
+        )
+        return self.allocation
+
+    def put(self, *nums: int) -> None:
+        """Put the first attempts at these jobs into the pool."""
+        for num in nums:
+            spec = job_spec(num=num, attempt=1)
+            header = {"t": "job", "spec": spec.to_json(), "payload_blob": None}
+            self.pool.put(CLASS, spec.attempt_id, header, b"payload")  # type: ignore[arg-type]
+
+    def seen(self) -> Incarnation:
+        """What its log says."""
+        self.incarnations.advance(0.0)
+        (one,) = [one for one in self.incarnations if one.name == "22.0"]
+        return one
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., SteppedAllocation]]:
+    """Makes one that looks around in each turn."""
+    monkeypatch.setattr(allocation, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(allocation, "_FENCE_EVERY", 0.0)
+    made = []
+
+    def new(**more: object) -> SteppedAllocation:
+        folder = tmp_path / f"work{len(made)}"
+        folder.mkdir(mode=0o700)
+        made.append(SteppedAllocation(folder=str(folder), **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield new
+    for one in made:
+        one.close()
+
+
+def test_it_does_one_job_and_leaves(make):
+    """The first that waits. Its result, the end of its process and the leave are in the log, in this order."""
+    host = make()
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.forks == ["3.1"]
+    assert host.pool.takers() == {"3.1": "22.0"}
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    host.settle()
+    assert host.seen().left is None
+    assert host.agent.end_mode is None
+    zygote.ended(job, 0)
+    host.settle()
+    one = host.seen()
+    final = one.attempts["3.1"].final
+    assert final is not None
+    assert final.envelope.status == "COMPLETED"
+    assert final.reference is not None
+    assert one.reader.read(final.reference) == b"value"
+    assert one.gone == {"3.1"}
+    assert one.left == "it has done its part"
+    assert host.forks == ["3.1"]
+
+
+def test_one_for_many_jobs_takes_the_next_when_a_slot_is_free(make):
+    """One at a time for one slot, and it stays when none waits."""
+    host = make(most=None)
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.forks == ["3.1"]
+    for _ in range(2):
+        ((zygote, job),) = host.jobs()
+        job.finish(b"value")
+        zygote.ended(job, 0)
+        host.settle()
+    assert host.forks == ["3.1", "4.1"]
+    assert host.agent.end_mode is None
+
+
+def test_nothing_is_taken_before_the_application_is_prepared(make):
+    """Who cannot run a job yet must not have it."""
+    host = make()
+    host.put(3)
+    host.settle()
+    assert host.pool.takers() == {}
+    assert host.agent.end_mode is None
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.pool.takers() == {"3.1": "22.0"}
+
+
+@pytest.mark.parametrize(("expects", "left"), [(1, "no job waits"), (2, None)])
+def test_one_that_is_not_needed_leaves_at_once(make, expects: int, left: str | None):
+    """All that was put in is taken by others. Where a late disk shows less than there is, it waits for the rest."""
+    host = make(expects=expects)
+    host.put(3)
+    assert host.pool.take("3.1")
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.seen().left == left
+
+
+def test_gpus_that_slurm_gave_and_nobody_sees_end_it(make, monkeypatch: pytest.MonkeyPatch):
+    """It takes nothing, and says why. A word of Slurm's for none is no GPU."""
+    monkeypatch.setattr(system_gpus, "survey", lambda: Survey([], "nvml", ""))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")
+    assert make().agent.end_mode is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    host = make()
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.seen().left == "GPU 1 is asked for, and it has no GPU"
+    assert host.forks == []
+
+
+def test_a_request_ends_a_job_that_runs(make):
+    """It is recorded with its kind. Others are not touched."""
+    host = make()
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    host.pool.stop("4.1", Stop("cancelled", kill=False, why=""))
+    host.pool.stop("3.1", Stop("timeout", kill=False, why=""))
+    host.settle()
+    assert host.seen().attempts["3.1"].cancel == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "why"),
+    [
+        (("time_limit", "the time is up"), "time_limit", "the time is up"),
+        (None, "cancelled", "the allocation was ended from outside"),
+    ],
+)
+def test_the_end_of_the_allocation_ends_what_runs(make, said, kind: str, why: str):
+    """For the reason that Slurm gives, if it does. It takes nothing more, and leaves when its job is over."""
+    host = make(most=None)
+    host.batch.said = said
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    host.allocation.on_signal(signal.SIGTERM, None)
+
+    def cancelled() -> str | None:
+        host.settle()
+        return host.seen().attempts["3.1"].cancel
+
+    assert wait_until(cancelled, "the job is ended") == kind
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert host.seen().left == why
+    assert host.forks == ["3.1"]
+
+
+def test_a_later_start_of_the_same_job_fences_it(make):
+    """It takes nothing more, ends what runs, and leaves."""
+    host = make(most=None)
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    host.files.make_folder(FOLDER, "22.1")
+    host.put(4)
+    host.settle()
+    assert host.seen().attempts["3.1"].cancel == "lost"
+    ((zygote, job),) = host.jobs()
+    zygote.ended(job, 9)
+    host.settle()
+    assert host.pool.takers() == {"3.1": "22.0"}
+
+
+def test_what_an_application_needs_is_private(tmp_path: Path):
+    """It has the variables of the jobs, so only the user may read it. It is read as it was written."""
+    files = SharedFiles(str(tmp_path), "submitter")
+    files.make_folder(PREPARED)
+    prepared = PREPARED_APP._replace(spec=zygote_spec(environ={"TOKEN": "secret"}), code_root="/code")
+    write_prepared(files, prepared)
+    (name,) = os.listdir(tmp_path / PREPARED)
+    assert (tmp_path / PREPARED / name).stat().st_mode & 0o777 == 0o600
+    assert read_prepared(files) == [prepared]

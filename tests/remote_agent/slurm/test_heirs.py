@@ -1,0 +1,128 @@
+"""What a dead allocation owes is fired by another one. Zygote and jobs are the test's."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from remote_agent.slurm import allocation
+from remote_agent.slurm.allocation import Allocation, write_prepared
+from remote_agent.slurm.heirs import OWED, Owed, owe
+from remote_agent.slurm.incarnations import FOLDER, Fate, Incarnations
+from remote_agent.slurm.pool import Pool
+from remote_agent.slurm.shared_files import SharedFiles
+from remote_agent.system.host import Folders
+from tests.remote_agent.agents import wait_until
+from tests.remote_agent.slurm.test_allocation import PREPARED_APP, SteppedAllocation
+
+NODE_FAIL = Owed("22.0", "node_failed", "Slurm says NODE_FAIL of allocation 22 on n1")
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(allocation, "SETTLE", 0.0)
+
+
+class Heir(SteppedAllocation):
+    """Another allocation of the same run."""
+
+    name = "23.0"
+
+    def make_agent(self, where: Folders) -> Allocation:
+        self.files = SharedFiles(where.spool, "submitter")
+        self.pool = Pool(self.files, "submitter")
+        self.incarnations = Incarnations(self.files)
+        self.allocation = Allocation(
+            "r1", "h", where, "/bundle", 0o022, self.name, slots=1, most=1, expects=0, batch=self.batch, owed=1
+        )
+        return self.allocation
+
+    def next_jobs(self):
+        """Processes that run, after more turns."""
+        self.settle()
+        return self.jobs()
+
+    def close(self) -> None:
+        """End it, and leave the folder to the other one."""
+        self.folder = tempfile.mkdtemp(prefix="heir-")
+        super().close()
+
+    def said(self, attempt: str):
+        """What its log says of an attempt."""
+        self.incarnations.advance(0.0)
+        return self.incarnations.get(self.name).attempts[attempt]
+
+
+def dead(folder: Path) -> SteppedAllocation:
+    """An allocation whose job has fired a start hook, and printed, when its node died."""
+    folder.mkdir(mode=0o700)
+    host = SteppedAllocation(folder=str(folder))
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    ((_, job),) = host.jobs()
+    job.say({"t": "hook", "hook": "on_job_start", "index": 0})
+    host.print("3.1", b"it said this\n")
+    host.settle()
+    host.agent.attempts.log.flush()
+    return host
+
+
+def test_end_hooks_that_a_dead_allocation_owes_are_fired_by_another_one(tmp_path: Path):
+    """Its epilogue knows which hooks had begun. The result says what killed the job, and what the job printed is kept. It runs no job besides."""
+    gone = dead(tmp_path / "work")
+    try:
+        owe(gone.files, "3.1.1", NODE_FAIL)
+        gone.put(4)
+        host = Heir(folder=gone.folder)
+        try:
+            ((zygote, job),) = wait_until(host.next_jobs, "the epilogue")
+            assert (job.attempt, job.is_epilogue) == ("3.1", True)
+            assert host.forks == []
+            envelope = host.said("3.1").crash.to_json()
+            job.say({"t": "done", "envelope": envelope, "parts": {}}, b"")
+            zygote.ended(job, 0)
+            host.settle()
+            final = host.said("3.1").final
+            assert (final.envelope.error.kind, final.envelope.error.message) == (NODE_FAIL.kind, NODE_FAIL.why)
+            assert host.incarnations.get("23.0").left == "it has done its part"
+            assert Path(host.agent.paths.spool, "streams", "3.1.stdout").read_bytes().endswith(b"it said this\n")
+            assert host.pool.takers()["3.1.1"] == "23.0"
+        finally:
+            host.close()
+    finally:
+        gone.close()
+
+
+def test_what_is_owed_has_one_heir(tmp_path: Path):
+    """Who comes later finds it taken, and does a job instead."""
+    gone = dead(tmp_path / "work")
+    try:
+        owe(gone.files, "3.1.1", NODE_FAIL)
+        assert Pool(gone.files, "24.0").take("3.1.1")
+        gone.put(4)
+        host = Heir(folder=gone.folder)
+        try:
+            host.settle()
+            assert host.forks == ["4.1"]
+        finally:
+            host.close()
+    finally:
+        gone.close()
+
+
+def test_an_heir_that_dies_owes_it_in_turn(tmp_path: Path):
+    """The debt is the heir's, of the next rank: if it has copied what is known, from its own log, and else from where it should have."""
+    files = SharedFiles(str(tmp_path), "submitter")
+    for folder in (FOLDER, OWED):
+        files.make_folder(folder)
+    incarnations = Incarnations(files)
+    for name in ("22.0", "23.0"):
+        incarnations.bury(name, "node_failed", "NODE_FAIL", -100.0)
+    (debt,) = incarnations.debts({"3.1": "22.0", "3.1.1": "23.0"}, 0.0)
+    assert (debt.attempt, debt.incarnation, debt.rank, debt.fate) == ("3.1", "23.0", 1, Fate.UNBEGUN)
+    (debt,) = incarnations.debts({"3.1": "22.0"}, 0.0)
+    assert (debt.incarnation, debt.rank) == ("22.0", 0)
