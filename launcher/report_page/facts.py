@@ -11,9 +11,11 @@ import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from launcher import events
+from launcher.code.snapshot import Snapshot
 from launcher.display.lines import cut
 from launcher.display.tally import signature
 from launcher.display.text import clean, error_line, shorten
@@ -330,6 +332,17 @@ def _warnings(reader: JournalReader, homes: Homes) -> list[tuple[str, int]]:
     return told.most_common()
 
 
+def _code_of(reader: JournalReader, record: run_record.RunRecord) -> str:
+    """Return the hash of the code, as each JobReturn has it; empty if the run sent none, or a newer launcher wrote it."""
+    manifest = reader.blob("manifest")
+    if record.code is None or manifest is None:
+        return ""
+    try:
+        return Snapshot.of_manifest(Path(record.code["root"]), manifest, "", dirty=False).hash
+    except LauncherError:
+        return ""
+
+
 def _about(reader: JournalReader, status: RunStatus, homes: Homes) -> list[tuple[str, str]]:
     about = [("run", status.run), ("task", status.task), ("mode", status.mode)]
     try:
@@ -346,9 +359,9 @@ def _about(reader: JournalReader, status: RunStatus, homes: Homes) -> list[tuple
             dirty = ", with changes that were not committed" if record.code["dirty"] else ""
             about.append(("commit", shorten(f"{record.code['commit']}{dirty}", 200)))
         about.append(("Python here", ".".join(map(str, record.python))))
-    hashes = sorted({event.hash for _, event in reader.events_of("code_sent") if isinstance(event, events.CodeSent)})
-    if hashes:
-        about.append(("code", shorten(", ".join(hashes), 300)))
+        code = _code_of(reader, record)
+        if code:
+            about.append(("code", code))
     keys = sorted(
         {event.key for _, event in reader.events_of("environment_ready") if isinstance(event, events.EnvironmentReady)}
     )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher import events
+from launcher.code.snapshot import take
 from launcher.errors import UsageError
 from launcher.report_page.facts import Homes, ReportFacts, read_facts
 from launcher.report_page.page import render
+from launcher.runs.journal import FOLDER, Journal
 from tests.journals import START, MadeJob, failure, make_run
 
 
@@ -138,21 +141,26 @@ def test_a_run_that_died_at_once_has_a_report(tmp_path: Path) -> None:
 
 
 def test_what_ran_is_said_without_home_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command, the commit, and the hashes of the code. They are left in if the user asks for it."""
+    """With the command, the commit, and the hash of the code. They are left in if the user asks for it."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "app.py").write_text("def train(cfg): ...\n")
+    snapshot = take(project / "app.py")
     monkeypatch.setenv("HOME", "/srv/people/ann")
     setup = {
         "argv": ["/srv/people/ann/bin/launcher", "multirun", "/srv/people/ann/app.py", "lr=1,2", "data=/home/bob/x y"],
         "cwd": "/srv/people/ann",
         "code": {"root": "/srv/people/ann", "commit": "abc123", "dirty": True},
     }
-    happened = [events.CodeSent(START + 0.6, "gpu1", 3, 3, 100, "feed")]
-    entry = make_run(tmp_path, [MadeJob()], setup=setup, happened=happened)
+    entry = make_run(tmp_path, [MadeJob()], setup=setup)
+    with closing(Journal(tmp_path / FOLDER)) as journal:
+        journal.put_blob("manifest", snapshot.manifest_bytes())
     about = dict(read_facts(entry).about)
     assert about["command"] == "launcher multirun ~/app.py lr=1,2 'data=~/x y'"
     assert (about["in folder"], about["commit"], about["code"]) == (
         "~",
         "abc123, with changes that were not committed",
-        "feed",
+        snapshot.hash,
     )
     assert "/srv/people/ann" in dict(read_facts(entry, full_paths=True).about)["in folder"]
 
