@@ -148,7 +148,7 @@ def test_a_disk_that_fills_while_files_arrive(host: OpenSshHost, tmp_path: Path)
     """That host is not used, with phase and next step; another one carries on. When there is room, it goes on where it stopped."""
     lock = locked(tmp_path, "one", "two", size=30 * MEGABYTE)
     cache = f"/home/{host.user}/.cache/hydra-remote-launcher"
-    small_disk(host, cache, "size=400m")
+    small_disk(host, cache, "size=420m")
     spec = host.spec()
     other = HostSpec("other", "local", workdir=str(tmp_path / "other"))
     seen: list[events.Event] = []

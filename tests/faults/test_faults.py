@@ -439,14 +439,26 @@ def test_a_cache_that_does_not_take_the_code(
     small_disk(host, cache, "size=5m")
     project = tmp_path / "project"
     project.mkdir()
-    (project / "large_app.py").write_text("def task(cfg):\n    return cfg.num\n")
+    gate = tmp_path / "gate"
+    (project / "large_app.py").write_text(
+        "import os, time\ndef task(cfg):\n"
+        f"    while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
+        "    return cfg.num\n"
+    )
     (project / "large").write_bytes(os.urandom(6 << 20))
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
     monkeypatch.syspath_prepend(project)
     seen: list[events.Event] = []
+
+    def see(event: events.Event) -> None:
+        seen.append(event)
+        if isinstance(event, events.HostUnusable):
+            # Until then the other host ends none, so that the run does not end before.
+            gate.touch()
+
     returns = launcher.multirun(
         "large_app:task", [{"num": num} for num in range(4)], hosts=[host.spec(slots=2), "local"],
-        folder=tmp_path / "out", observers=[seen.append],
+        folder=tmp_path / "out", observers=[see],
     )  # fmt: skip
     assert [one.return_value for one in returns] == [0, 1, 2, 3]
     (unusable,) = [one for one in seen if isinstance(one, events.HostUnusable)]

@@ -239,7 +239,9 @@ class Client:
             self._noise, data = None, rest
         for frame in self._decoder.feed(data):
             if frame.header["t"] == "ping" and self.answers:
-                self.send({"t": "pong", "n": frame.header["n"]})
+                # An agent that is killed just now takes no answer.
+                with contextlib.suppress(BrokenPipeError):
+                    self.send({"t": "pong", "n": frame.header["n"]})
             self.frames.append(frame)
         return True
 
