@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from launcher.errors import ConnectionLost, HostError
+from launcher.errors import AuthenticationFailed, ConnectionLost, HostError
 from launcher.transports.ssh.connect import connect
 from launcher.transports.ssh.route import SshOptions
 
@@ -22,7 +22,7 @@ __all__ = ["Preconnection"]
 
 #: Seconds after which an unused handshake is dropped: sshd gives a login two minutes, and lets only a few wait.
 _KEPT = 20.0
-#: Seconds after which the failure of an early attempt is too old to be reported.
+#: Seconds after which the failure of an early attempt is too old to be reported. A refused login has just been refused, so it is never tried again.
 _FRESH = 2.0
 
 
@@ -73,7 +73,7 @@ class Preconnection:
         lead = time.monotonic() - self._began
         self._wanted.set()
         self._thread.join()
-        if self._error is not None and lead < _FRESH:
+        if self._error is not None and (lead < _FRESH or isinstance(self._error, AuthenticationFailed)):
             raise self._error
         return self._chain
 

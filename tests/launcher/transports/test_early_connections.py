@@ -244,8 +244,10 @@ def _threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead ")]
 
 
-def test_a_failed_login_is_reported_and_not_tried_again(server, spec, shown, tmp_path):
-    """An ssh agent may have asked its user for the key that was not accepted."""
+@pytest.mark.parametrize("fresh", [600.0, 0.0])
+def test_a_failed_login_is_reported_and_not_tried_again(server, spec, shown, tmp_path, monkeypatch, fresh):
+    """An ssh agent may have asked its user for the key that was not accepted. How late the run has asked for it makes no difference."""
+    monkeypatch.setattr(preconnect, "_FRESH", fresh)
     other = tmp_path / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
     transport = begin_transport(replace(spec, identity=str(other)))
