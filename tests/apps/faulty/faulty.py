@@ -50,6 +50,12 @@ def whose(cfg):
     return f"{cfg.whose}'s {cfg.num}"
 
 
+def on_gpu(cfg):
+    """Says which GPU it has, and waits for the gate."""
+    _note("gpus", os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+    return gated(cfg)
+
+
 def hungry(cfg):
     """Waits for the gate; the first of them then wants more memory than there is."""
     value = gated(cfg)
