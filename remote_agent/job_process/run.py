@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional
 
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import as_hydra
-from remote_agent.job import JobError, JobReturn, RemoteJobError
+from remote_agent.job import JobError, JobReturn, RemoteJobError, ResourcesUsed
 from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink, private_opener
 from remote_agent.job_process.config_pickle import rewrite_config_pickle
@@ -26,6 +26,7 @@ from remote_agent.job_process.process import SignalGate, hold_standard_fds
 from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
+from remote_agent.job_process.usage import UsageWatch
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
@@ -115,6 +116,9 @@ class JobRun:
         self.owed: List[int] = []
         self.started_at = time.time()
         self._clock = time.monotonic()
+        self._usage = UsageWatch()
+        #: What the job has used, when it has ended.
+        self.resources_used: Optional[ResourcesUsed] = None
         self.output_dir = os.path.abspath(job.output_dir)
         self.job_return = JobReturn(
             working_dir=job.output_dir,
@@ -360,6 +364,8 @@ class JobRun:
 
     def _outcome(self) -> Result:
         result = self._result(".result")
+        # Now, because the result as bytes may take more memory than all before it.
+        self.resources_used = self.job_return.resources_used = self._usage.used(self.job_return.duration or 0.0)
         error = self.job_return.error
         if error is not None:
             logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
@@ -421,6 +427,7 @@ class JobRun:
             code=self.prepared.spec.code,
             abort=self.abort,
             stopped=bool(job_return.stopped),
+            resources_used=self.resources_used,
         )
 
 

@@ -520,11 +520,12 @@ class Forked(TypedDict):
 
 
 class Exited(TypedDict):
-    """A process has ended. `status` is that of waitpid."""
+    """A process has ended. `status` is that of waitpid. `used`: a ResourcesUsed of its whole life, as the system says; None if it was never made."""
 
     t: Literal["exited"]
     attempt: str
     status: int
+    used: Optional[Dict[str, Any]]
 
 
 # -- an agent to a job -----------------------------------------------------------------------------------------------
@@ -572,9 +573,10 @@ class Ending(TypedDict):
 
 
 class Idle(TypedDict):
-    """The job is over. Its process is a worker, and waits for another one."""
+    """The job is over. Its process is a worker, and waits for another one. `spent`: seconds of CPU time of all its life."""
 
     t: Literal["idle"]
+    spent: float
 
 
 FromController = Union[
@@ -672,6 +674,8 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "ready": {"why": "", "notes": list, "imported": None},
     "fork": {"leases": 0},
     "epilogue": {"leases": 0},
+    "exited": {"used": None},
+    "idle": {"spent": 0.0},
     "state": {"file": None, "error": None},
     "outcome": {"parts": dict},
     "done": {"parts": dict},
