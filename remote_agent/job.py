@@ -169,9 +169,11 @@ _RESOURCES = {
     "bytes_in": (True, _MOST_BYTES),
     "bytes_out": (True, _MOST_BYTES),
 }
+#: Nothing fits it.
+_NO_FIELD = (True, -1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ResourcesUsed:
     """What a job has used, until its result or its death. None: it is not known; it never means 0.
 
@@ -194,8 +196,7 @@ class ResourcesUsed:
 
     def to_json(self) -> Dict[str, Any]:
         """Return what is known as a JSON object, which `from_json` reads."""
-        told = ((name, getattr(self, name)) for name in _RESOURCES)
-        return {name: round(value, 6) for name, value in told if value is not None}
+        return {name: value for name, value in self.__dict__.items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Any) -> "ResourcesUsed":
@@ -206,12 +207,12 @@ class ResourcesUsed:
         """
         if not isinstance(data, dict):
             raise ValueError("resources_used is not an object")  # noqa: TRY004 - of the data, not of a caller
-        known: Dict[str, Any] = {}
-        for name, (is_bytes, most) in _RESOURCES.items():
-            value = data.get(name)
+        made = cls()
+        for name, value in data.items():
+            is_bytes, most = _RESOURCES.get(name, _NO_FIELD)
             if (type(value) is int or (type(value) is float and not is_bytes)) and 0 <= value <= most:
-                known[name] = value if is_bytes else float(value)
-        return cls(**known)
+                setattr(made, name, value if is_bytes else float(value))
+        return made
 
 
 class RemoteJobError(RuntimeError):

@@ -382,8 +382,6 @@ class RunningJobs:
                 self._kill_shutdown(attempt)
         elif header["t"] == "idle":
             attempt.is_idle = True
-            if attempt.worker is not None:
-                attempt.worker.spent = float(header["spent"])
         else:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
 
@@ -392,6 +390,9 @@ class RunningJobs:
         parts = ResultParts.from_json(header["parts"])
         record = {"envelope": envelope.to_json(), "parts": parts.to_json()}
         attempt.outcome = Recorded(envelope, parts, self._attempts.record(attempt, "outcome", record, payload))
+        if attempt.worker is not None:
+            # What its process had used before the next job.
+            attempt.worker.spent = float(header["spent"])
         # From now on only the end hooks can hang.
         attempt.deadline = None
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
@@ -399,6 +400,9 @@ class RunningJobs:
     def _envelope(self, attempt: Attempt, header: Result) -> Envelope:
         """Read how the job ended, and add what only this agent knows."""
         envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
+        if attempt.outcome is not None:
+            # The job has said what it used when it had its outcome.
+            return envelope._replace(resources_used=attempt.outcome.envelope.resources_used)
         return with_usage(attempt, envelope, self._zygotes.blobs.path)
 
     def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:

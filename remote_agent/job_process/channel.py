@@ -12,7 +12,6 @@ import select
 import socket
 from typing import List, Optional, Protocol, Tuple
 
-from remote_agent.job_process.usage import spent
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import FromJob, Start
 from remote_agent.shared.disk import sync_fd, sync_file
@@ -24,6 +23,7 @@ INLINE = 1 << 20
 #: Room for the descriptors that come with a worker's next job: as many as one message can bring.
 _CONTROL_BUFFER = socket.CMSG_SPACE(253 * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_IDLE = wire.encode({"t": "idle"})
 
 
 def move_high(fd: int) -> int:
@@ -110,7 +110,7 @@ class JobChannel:
         fds = array.array("i")
         sock = socket.socket(fileno=self._fd)
         try:
-            sock.sendall(wire.encode({"t": "idle", "spent": spent()}))
+            sock.sendall(_IDLE)
             job = None
             while job is None:
                 data, ancillary, _, _ = sock.recvmsg(1 << 18, _CONTROL_BUFFER, _CLOEXEC)

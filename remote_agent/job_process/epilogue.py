@@ -52,7 +52,9 @@ class Epilogue(JobRun):
         self.gate.install()
         outcome = self._epilogue.outcome
         if outcome is not None and not self.owed:
-            self.channel.send({"t": "done", "envelope": outcome.to_json(), "parts": SAME.to_json()}, sync=True)
+            self.channel.send(
+                {"t": "done", "envelope": outcome.to_json(), "parts": SAME.to_json(), "spent": 0.0}, sync=True
+            )
             return
         problem = ""
         try:

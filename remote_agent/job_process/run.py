@@ -370,7 +370,9 @@ class JobRun:
         if error is not None:
             logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
         # It is sent together with the name of the first end hook, or with `done`.
-        self.channel.hold(_frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.file)
+        self.channel.hold(
+            _frame("outcome", self._envelope(), result.parts, result.payload, self._usage.spent), file=result.parts.file
+        )
         return result
 
     def fire_end_hooks(self) -> None:
@@ -412,7 +414,9 @@ class JobRun:
         self._send_done(result.parts, result.payload)
 
     def _send_done(self, parts: ResultParts, payload: bytes) -> None:
-        self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.file)
+        self.channel.send_all(
+            [_frame("done", self._envelope(), parts, payload, self._usage.spent)], sync=True, file=parts.file
+        )
 
     def _envelope(self) -> Envelope:
         job_return = self.job_return
@@ -431,8 +435,10 @@ class JobRun:
         )
 
 
-def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: ResultParts, payload: bytes) -> bytes:
-    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts.to_json()}
+def _frame(
+    name: Literal["outcome", "done"], envelope: Envelope, parts: ResultParts, payload: bytes, spent: float
+) -> bytes:
+    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts.to_json(), "spent": spent}
     try:
         return wire.encode(header, payload)
     except wire.ProtocolError:  # too long, because many hooks have tracebacks

@@ -11,7 +11,7 @@ from typing import Optional
 
 from remote_agent.job import ResourcesUsed
 
-__all__ = ["UsageWatch", "lifetime", "spent"]
+__all__ = ["UsageWatch", "lifetime"]
 
 #: Written to it, "5" makes the kernel forget the peak of this process's memory. Only Linux has it.
 _RESET = "/proc/self/clear_refs"
@@ -32,12 +32,6 @@ def lifetime(told: resource.struct_rusage) -> ResourcesUsed:
     return ResourcesUsed(cpu_seconds=_seconds(told), peak_memory=_bytes(told))
 
 
-def spent() -> float:
-    """Seconds of CPU time of this process so far, and of the children that it has waited for."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return _seconds(own) + _seconds(children)
-
-
 class UsageWatch:
     """One job in this process, from when this is made on."""
 
@@ -48,6 +42,8 @@ class UsageWatch:
         self._own: Optional[resource.struct_rusage] = None
         self._children: Optional[resource.struct_rusage] = None
         self._is_reset = False
+        #: Seconds of CPU time of this process, and of the children that it had waited for, when it was last asked.
+        self.spent = 0.0
         if UsageWatch._has_had_one:
             self._is_reset = _forget_peak()
             self._own = resource.getrusage(resource.RUSAGE_SELF)
@@ -58,7 +54,7 @@ class UsageWatch:
         """Return what the job has used so far. `seconds`: how long it took."""
         own = resource.getrusage(resource.RUSAGE_SELF)
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = _seconds(own) + _seconds(children)
+        cpu = self.spent = _seconds(own) + _seconds(children)
         if self._own is not None and self._children is not None:
             cpu -= _seconds(self._own) + _seconds(self._children)
         return ResourcesUsed(

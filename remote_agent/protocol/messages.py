@@ -558,11 +558,12 @@ class State(TypedDict):
 
 
 class Result(TypedDict):
-    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope."""
+    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope. `spent`: seconds of CPU time of its process so far."""
 
     t: Literal["outcome", "done"]
     envelope: Dict[str, Any]
     parts: Dict[str, Any]
+    spent: float
 
 
 class Ending(TypedDict):
@@ -573,10 +574,9 @@ class Ending(TypedDict):
 
 
 class Idle(TypedDict):
-    """The job is over. Its process is a worker, and waits for another one. `spent`: seconds of CPU time of all its life."""
+    """The job is over. Its process is a worker, and waits for another one."""
 
     t: Literal["idle"]
-    spent: float
 
 
 FromController = Union[
@@ -675,10 +675,9 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "fork": {"leases": 0},
     "epilogue": {"leases": 0},
     "exited": {"used": None},
-    "idle": {"spent": 0.0},
     "state": {"file": None, "error": None},
-    "outcome": {"parts": dict},
-    "done": {"parts": dict},
+    "outcome": {"parts": dict, "spent": 0.0},
+    "done": {"parts": dict, "spent": 0.0},
 }
 
 

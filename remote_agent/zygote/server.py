@@ -351,6 +351,6 @@ def _send_not_started(fd: int, header: Start, error: OSError) -> None:
         failure.message = "no process could be created for the job: {}".format(safe_text(error))
         now = time.time()
         envelope = Envelope.of_failure(failure, now, now)
-    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts.to_json()})
+    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts.to_json(), "spent": 0.0})
     with socket.socket(fileno=os.dup(fd)) as sock:
         sock.sendall(data)
