@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from remote_agent.job import JobReturn as JobReturn
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
+    from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
     from remote_agent.job_process.current import current_job as current_job
     from remote_agent.job_process.reports import StopRequested as StopRequested
@@ -44,6 +45,7 @@ _CONTENTS = {
     "LogJobReturnCallback": "remote_agent.callbacks.builtin",
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "RemoteJobError": "remote_agent.job",
+    "ResourcesUsed": "remote_agent.job",
     "Session": "launcher.session.session",
     "StopRequested": "remote_agent.job_process.reports",
     "current_job": "remote_agent.job_process.current",
@@ -64,6 +66,7 @@ __all__ = [
     "LogJobReturnCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
+    "ResourcesUsed",
     "Session",
     "StopRequested",
     "current_job",

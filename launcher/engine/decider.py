@@ -406,6 +406,9 @@ class Decider:
             envelope.duration,
             None if envelope.error is None else envelope.error.to_json(),
             stopped=envelope.stopped,
+            resources_used=None
+            if envelope.resources_used is None
+            else {**envelope.resources_used.to_json(), "bytes_out": fact.parts.size},
         )
         if not made:
             return
@@ -437,7 +440,8 @@ class Decider:
     def _take_collected(self, at: float, fact: facts.Collected, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
         unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
-        made = self._scheduler.observe_collected(at, fact.host, num, attempt)
+        size = sum(fact.sizes.get(name, 0) for name in ("bytes", "stdout", "stderr"))
+        made = self._scheduler.observe_collected(at, fact.host, num, attempt, size)
         if not made:
             # It came a second time, or is not the current attempt. In either case the host may forget it.
             if self._scheduler.current(num, attempt, fact.host) is None:

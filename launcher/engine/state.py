@@ -303,6 +303,7 @@ class RunState:
             "duration": event.duration,
             "error": event.error,
             "stopped": event.stopped,
+            "resources_used": event.resources_used,
         }
         host = self.hosts[event.host]
         host.jobs.discard(event.num)

@@ -520,11 +520,12 @@ class Forked(TypedDict):
 
 
 class Exited(TypedDict):
-    """A process has ended. `status` is that of waitpid."""
+    """A process has ended. `status` is that of waitpid. `used`: a ResourcesUsed of its whole life, as the system says; None if it was never made."""
 
     t: Literal["exited"]
     attempt: str
     status: int
+    used: Optional[Dict[str, Any]]
 
 
 # -- an agent to a job -----------------------------------------------------------------------------------------------
@@ -557,11 +558,12 @@ class State(TypedDict):
 
 
 class Result(TypedDict):
-    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope."""
+    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope. `spent`: seconds of CPU time of its process so far."""
 
     t: Literal["outcome", "done"]
     envelope: Dict[str, Any]
     parts: Dict[str, Any]
+    spent: float
 
 
 class Ending(TypedDict):
@@ -672,9 +674,10 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "ready": {"why": "", "notes": list, "imported": None},
     "fork": {"leases": 0},
     "epilogue": {"leases": 0},
+    "exited": {"used": None},
     "state": {"file": None, "error": None},
-    "outcome": {"parts": dict},
-    "done": {"parts": dict},
+    "outcome": {"parts": dict, "spent": 0.0},
+    "done": {"parts": dict, "spent": 0.0},
 }
 
 
