@@ -168,7 +168,7 @@ class SignalGate:
         # Python runs signal handlers between bytecode instructions. Between the task's return, the append of its value and the end of its
         # timers, only C code runs.
         no_timers = map(signal.setitimer, _TIMERS, itertools.repeat(0))
-        stop_timers = functools.partial(list, no_timers)
+        stop_timers: "functools.partial[List[Any]]" = functools.partial(list, no_timers)
         task = itertools.starmap(functools.partial(function, *args, **kwargs), ((),))
         try:
             try:
