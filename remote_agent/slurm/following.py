@@ -19,7 +19,7 @@ from remote_agent.job import JobError
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Ack
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.slurm.allocation import CLASS
+from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.heirs import Owed, owe
 from remote_agent.slurm.incarnations import FOLDER, Debt, Fate, Incarnation, Incarnations, holders
 from remote_agent.slurm.pool import Pool
@@ -65,7 +65,8 @@ class Following:
     """Follows the logs of incarnations, and says how attempts end.
 
     Attributes:
-        on_owed: called when the hooks of an attempt are owed, so that an allocation is needed.
+        on_need: called when an allocation has left, or the hooks of an attempt are owed, so that another one may be needed.
+        short_jobs: notices that jobs are short; None if nobody wants to know.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class Following:
         self._zygotes = zygotes
         self._background = background
         self._controller = controller
-        self.on_owed: Callable[[], None] = _nothing
+        self.on_need: Callable[[], None] = _nothing
+        self.short_jobs: Optional[ShortJobs] = None
         self._give_back_stranded()
         followed = self._followed(log.own, log.file, log.is_own)
         self._deliveries: Dict[str, Delivery] = {"": Delivery(paths, followed, zygotes, background, controller)}
@@ -96,7 +98,7 @@ class Following:
         """The state of each attempt of which the controller has no result, as an agent says it."""
         states = {one.id: one.short_state() for one in self._log.own.values()}
         held_by = holders(self._pool.takers())
-        for attempt in self._pool.attempts(CLASS):
+        for attempt in self._pool.all_attempts():
             incarnation = self._incarnations.get(held_by.get(attempt, (0, ""))[1])
             known = incarnation.attempts.get(attempt) if incarnation is not None else None
             if attempt in self._log.owed and known is None:
@@ -124,6 +126,8 @@ class Following:
         for incarnation, name, header in self._incarnations.advance(now):
             if name == "note":
                 self._controller.note("{} on {}: {}".format(incarnation.name, incarnation.node, header["text"]))
+            elif name == "left":
+                self.on_need()
             attempt = incarnation.attempts.get(str(header.get("a", "")))
             if attempt is None or not self._is_of(incarnation.name, attempt.id):
                 continue
@@ -134,6 +138,7 @@ class Following:
                 attempt.is_synced = True
                 if not is_quiet:
                     delivery.send(attempt)
+                    self._see_duration(attempt)
             elif name == "gone":
                 attempt.state = "final"
                 if not is_quiet:
@@ -166,7 +171,7 @@ class Following:
             owe(self._files, "{}.{}".format(attempt, debt.rank + 1), Owed(source, debt.kind, debt.why))
             self._log.record("owed", a=attempt, n=debt.rank + 1, source=source)
             self._log.owed[attempt] = debt.rank + 1, source
-            self.on_owed()
+            self.on_need()
 
     def _is_of(self, incarnation: str, attempt: str) -> bool:
         """Whether an incarnation's word on an attempt counts: nobody else says how it ended, and its hooks are not owed by another one."""
@@ -176,6 +181,14 @@ class Following:
             self._log.owed[attempt][0],
             incarnation,
         )
+
+    def _see_duration(self, attempt: Attempt) -> None:
+        assert attempt.final is not None
+        if self.short_jobs is not None and self.short_jobs.ended(attempt.final.envelope.duration):
+            self._controller.note(
+                "slurm: jobs take less than a minute, and each has an allocation of its own; with `jobs: many` in `slurm:` "
+                "an allocation takes one after the other"
+            )
 
     def _delivery_of(self, incarnation: Incarnation) -> Delivery:
         delivery = self._deliveries.get(incarnation.name)
@@ -215,7 +228,7 @@ class Following:
 
     def end(self, attempt_id: str, error: JobError) -> None:
         """Record the end of an attempt that no allocation has, or none any more."""
-        frame = self._pool.job(CLASS, attempt_id)
+        frame = self._pool.job_of(attempt_id)
         if frame is None or frame.header["t"] != "job":
             return
         attempt = self._log.own[attempt_id] = Attempt(JobSpec.from_json(frame.header["spec"]))
@@ -228,9 +241,9 @@ class Following:
         attempt.is_synced = True
         self._deliveries[""].send(attempt)
 
-    def refuse_waiting(self, why: str) -> None:
-        """Fail the jobs that wait."""
-        for attempt in self._pool.waiting(CLASS):
+    def refuse_waiting(self, klass: str, why: str) -> None:
+        """Fail the jobs of a class that wait."""
+        for attempt in self._pool.waiting(klass):
             if attempt not in self._log.back and self._pool.take(attempt):
                 self.end(attempt, JobError("host", message=why))
 
@@ -240,7 +253,7 @@ class Following:
     def _on_acked(self, attempt: str) -> None:
         self._log.acked.add(attempt)
         self._log.file.append({"r": "acked", "a": attempt})
-        self._pool.forget(CLASS, attempt)
+        self._pool.forget(attempt)
 
 
 def _nothing() -> None:
