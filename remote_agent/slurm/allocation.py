@@ -249,7 +249,8 @@ class Allocation(Agent):
             why = _DONE
         elif not why and self._waiting == []:
             sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
-            patience = max(order.idle if order.most is None else 0.0, 0.0 if sees_all else SETTLE)
+            # One that came too late for any job is not needed.
+            patience = max(order.idle if order.most is None and self._taken else 0.0, 0.0 if sees_all else SETTLE)
             if now - self._busy_at >= patience:
                 why = _NOTHING
         if not why:

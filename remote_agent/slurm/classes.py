@@ -49,9 +49,8 @@ def part_of(klass: str, options: Mapping[str, Any]) -> Optional[Resources]:
     )
 
 
-def allocation_needs(klass: str, options: Mapping[str, Any]) -> Dict[str, str]:
-    """What an allocation for a class has, as `Request.needs`."""
-    slots = options.get("slots") or 1
+def allocation_needs(klass: str, options: Mapping[str, Any], slots: int) -> Dict[str, str]:
+    """What an allocation with so many slots for a class has, as `Request.needs`."""
     needs = {name: str(options[name]) for name in _PASSED if options.get(name)}
     part = part_of(klass, options)
     gpus, cpus, mem = (str(options.get(name) or "") for name in ("gpus", "cpus", "mem"))

@@ -13,6 +13,7 @@ import launcher
 from launcher import events
 from launcher.inventory import HostSpec
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
+from tests.gpus import TOOL, FalseGpus
 from tests.hosts.slurm import SlurmCluster, running_cluster
 from tests.remote_agent.agents import wait_until
 
@@ -213,3 +214,29 @@ def test_allocations_for_many_jobs(cluster: SlurmCluster, tmp_path: Path):
     balanced(cluster)
     assert 1 <= len(allocations(cluster)) <= 4
     check_nothing_left(cluster)
+
+
+def test_jobs_get_what_they_need(tmp_path: Path):
+    """One array for each distinct need. Jobs that share an allocation have GPUs of their own. What no node has is refused by name."""
+    app = load_app()
+    with running_cluster(tmp_path / "login", NODES=1, CPUS=4, GPUS=2) as cluster:
+        gpus = cluster.login.home / "gpus"
+        gpus.write_text("".join(f"gpu {FalseGpus.new_name()} 16384 3\n" for _ in range(2)))
+        cluster.put_program("nvidia-smi", TOOL.replace("$FALSE_NVML", "/home/runner/gpus"))
+        with launcher.Session.open(hosts=[login(cluster, slots=2, idle=0)], folder=tmp_path / "out") as session:
+            ones = [session.submit(app.share, {"num": num}, resources={"gpus": 1, "cpus": 2}) for num in range(2)]
+            wait_until(lambda: len(lines(cluster.login, "ran")) == 2, "both run at once", _LONG)
+            large = session.submit(app.share, {"num": 2}, resources={"gpus": 2, "cpus": 3})
+            absent = session.submit(app.share, {"num": 3}, resources={"gpus": 3})
+            error = absent.exception(60)
+            open_gate(cluster.login)
+            (one, other), all_of_it = [job.result() for job in ones], large.result()
+        assert one["SLURM_JOB_ID"] == other["SLURM_JOB_ID"] != all_of_it["SLURM_JOB_ID"]
+        names = [line.split()[1] for line in gpus.read_text().splitlines()]
+        assert sorted([one["CUDA_VISIBLE_DEVICES"], other["CUDA_VISIBLE_DEVICES"]]) == sorted(names)
+        assert sorted(all_of_it["CUDA_VISIBLE_DEVICES"].split(",")) == sorted(names)
+        assert [found["OMP_NUM_THREADS"] for found in (one, other, all_of_it)] == ["2", "2", "3"]
+        assert "jobs that need 3 GPUs" in str(error)
+        assert "Requested node configuration is not available" in str(error)
+        assert len(allocations(cluster)) == 2
+        check_nothing_left(cluster)

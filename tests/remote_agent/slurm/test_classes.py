@@ -50,7 +50,7 @@ def test_a_class_is_named_by_what_its_jobs_need() -> None:
 )
 def test_what_an_allocation_has(needs: Resources | None, options: dict[str, Any], has: dict[str, str]) -> None:
     """What a job says takes the place of what `slurm:` says; as much for each slot."""
-    assert allocation_needs(class_of(needs), options) == has
+    assert allocation_needs(class_of(needs), options, options.get("slots", 1)) == has
 
 
 def test_what_each_job_has() -> None:
