@@ -134,6 +134,7 @@ class Allocation(Agent):
             hello["needs"] = part.to_json()
             hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
+        self.zygotes.threads = self.queue.threads
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         self.attempts.log.append({"r": "began", "node": node, "at": time.time(), "request": order.request})
         if self.queue.unusable_gpus:

@@ -17,7 +17,7 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
 from remote_agent.slurm.allocation import IDLE_WORDS
 from remote_agent.slurm.batch import Batch, Limits, Listed, NoAnswer, NoRoom, Phase, Request
-from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown
+from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown, takes_many
 from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
 from remote_agent.slurm.heirs import OWED
@@ -28,12 +28,11 @@ from remote_agent.slurm.submitter_log import Asked, SubmitterLog
 from remote_agent.slurm.supply import Supply
 from remote_agent.system.background import BackgroundThread
 
-__all__ = ["MANY", "MOST", "Asking"]
+__all__ = ["MOST", "Asking"]
 
 #: The most jobs that the controller may have here at a time.
 MOST = 10_000
-#: `jobs` of `slurm:`, if an allocation takes one job after the other; and the most allocations at once, if the user does not say it.
-MANY = "many"
+#: The most allocations at once, if they take many jobs and the user does not say it.
 _MANY_AT_ONCE = 16
 #: Seconds: jobs that come one after the other are asked for together.
 _GATHER = 0.3
@@ -137,7 +136,7 @@ class Asking:
 
     @property
     def _is_many(self) -> bool:
-        return bool(self.options.get("jobs") == MANY)
+        return takes_many(self.options)
 
     def _slots_of(self, klass: str) -> int:
         return self._fewer_slots.get(klass) or int(self.options.get("slots") or 1)
