@@ -161,15 +161,6 @@ def test_allocations_that_end_before_they_begin_are_not_asked_for_for_ever(clust
     check_nothing_left(cluster)
 
 
-def test_more_jobs_than_slurm_takes_at_once(tmp_path: Path):
-    """The request is divided, and each job runs once."""
-    with running_cluster(tmp_path / "login", ARRAY=6) as cluster:
-        run = FaultyRun(tmp_path).start(load_app().quick, 20, [login(cluster)])
-        run.finish(_LONG)
-        run.check_nothing_lost(cluster.login, 20)
-        check_nothing_left(cluster)
-
-
 def test_a_sweep_goes_on_without_a_controller(cluster: SlurmCluster, tmp_path: Path):
     """While nobody is connected, nothing of ours runs on the login node, and jobs run on. Another controller collects all of it."""
     app = load_app()
@@ -240,4 +231,40 @@ def test_jobs_get_what_they_need(tmp_path: Path):
         assert "Requested node configuration is not available" in str(error)
         # Slurm lists what it refused as one that failed.
         assert sorted(allocations(cluster)) == ["COMPLETED", "COMPLETED", "FAILED"]
+        check_nothing_left(cluster)
+
+
+#: Before sbatch: refuses what would make more than three jobs of the user, as Slurm does where a QOS says so. Accounting would take ten seconds.
+_THREE_JOBS = """#!/bin/sh
+for word in "$@"; do case $before in --array) last=${word%%%*}; last=${last##*-} ;; esac; before=$word; done
+if [ $(($(squeue -h -r --me | wc -l) + last + 1)) -gt 3 ]; then
+    cat >/dev/null
+    echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
+    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)" >&2
+    exit 1
+fi
+echo "$((last + 1))" >>/home/runner/taken
+exec /usr/bin/sbatch "$@"
+"""
+
+
+def test_as_many_jobs_as_a_user_may_have(cluster: SlurmCluster, tmp_path: Path):
+    """Slurm refuses a request for more as a whole. Fewer are asked for, and more when some have ended."""
+    cluster.put_program("sbatch", _THREE_JOBS)
+    run = FaultyRun(tmp_path).start(load_app().quick, 7, [login(cluster)])
+    run.finish(_LONG)
+    run.check_nothing_lost(cluster.login, 7)
+    assert any("no room for more allocations now" in one.message for one in run.of(events.Note))
+    check_nothing_left(cluster)
+
+
+def test_more_jobs_than_an_array_has(tmp_path: Path):
+    """As many arrays as it takes, and no more. An index is never over the limit."""
+    with running_cluster(tmp_path / "login", ARRAY=26) as cluster:
+        host = login(cluster)
+        run = FaultyRun(tmp_path).start(load_app().quick, 62, [host])
+        run.finish(_LONG)
+        run.check_nothing_lost(cluster.login, 62)
+        assert len(set(cluster.ask("squeue -h -r -t all -o %F").split())) == 3
+        assert len(allocations(cluster)) == 62
         check_nothing_left(cluster)
