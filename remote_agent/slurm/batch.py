@@ -37,6 +37,7 @@ class Request(NamedTuple):
         output: the file of what it prints, where `%j` is the job's id.
         needs: what an allocation has (`partition`, `account`, `time`, `cpus`, `gpus`, `mem`, `nodes`), as the user wrote it.
         options: passed on as they are.
+        is_optional: it is to be refused if no node that is up has as much, because less will do.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Request(NamedTuple):
     output: str
     needs: Dict[str, str]
     options: Tuple[str, ...]
+    is_optional: bool = False
 
 
 class Limits(NamedTuple):

@@ -58,6 +58,7 @@ _REFUSED = (
     "unrecognized option",
     'Try "sbatch --help"',
 )
+_NO_NODE = "Requested node configuration is not available"
 _MAYBE = (
     "timed out",
     "timeout",
@@ -111,7 +112,14 @@ class Slurm(Batch):
             needs.append("--signal=B:TERM@{}".format(_warning(request.needs)))
         command += ["--output", request.output, "--open-mode", "append", "--requeue", *needs, *request.options]
         try:
+            if request.is_optional:
+                # sbatch takes some of what no node has, and lets it wait for ever.
+                said = _start([command[0], "--test-only", *command[1:]], request.script).stderr.strip()
+                if _NO_NODE in said:
+                    raise Refused(said[-500:])
             done = _start(command, request.script)
+        except Refused:
+            raise
         except BatchError as error:
             raise NoAnswer(str(error)) from None
         said = done.stderr.strip()
