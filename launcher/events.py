@@ -211,7 +211,9 @@ class OutputArrived(EventBase):
 
 @frozen
 class AttemptEnded(EventBase):
-    """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED. `stopped`: it was asked to stop, and has learned it."""
+    """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED. `stopped`: it was asked to stop, and has learned it.
+    `again`: its host has made the next attempt itself.
+    """
 
     kind: ClassVar[str] = "attempt_ended"
     num: int
@@ -221,6 +223,7 @@ class AttemptEnded(EventBase):
     duration: float | None
     error: dict[str, Any] | None
     stopped: bool = False
+    again: bool = False
 
 
 @frozen

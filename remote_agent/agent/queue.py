@@ -196,7 +196,7 @@ class JobQueue:
     def _give_back(self, attempt: Attempt, why: str, *, asked: bool) -> None:
         self.release_slot(attempt)
         self._attempts.remove(attempt, is_given_back=True)
-        self._controller.say({"t": "dropped", "attempt": attempt.id, "why": why, "asked": asked})
+        self._controller.say({"t": "dropped", "attempt": attempt.id, "why": why, "asked": asked, "again": False})
 
     def spool_failed(self, error: str) -> None:
         """Give all attempts that have not started back to the controller: another host may have a disk that works."""

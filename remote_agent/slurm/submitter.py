@@ -350,7 +350,9 @@ class Submitter:
         if spec.attempt_id in self._acked:
             return
         if spec.attempt_id in self._back:
-            self._controller.say({"t": "dropped", "attempt": spec.attempt_id, "why": "", "asked": False})
+            self._controller.say(
+                {"t": "dropped", "attempt": spec.attempt_id, "why": "", "asked": False, "again": False}
+            )
             return
         self._pool.put(CLASS, spec.attempt_id, header, payload)
         self._ask_at = time.monotonic() + _GATHER
@@ -363,7 +365,7 @@ class Submitter:
     def _give_back(self, attempt: str, why: str, *, asked: bool) -> None:
         self._back.add(attempt)
         self._record("back", a=attempt)
-        self._controller.say({"t": "dropped", "attempt": attempt, "why": why, "asked": asked})
+        self._controller.say({"t": "dropped", "attempt": attempt, "why": why, "asked": asked, "again": False})
 
     def _on_cancel(self, header: Cancel, payload: bytes) -> None:
         every = self._pool.attempts(CLASS) if header["attempts"] is None else header["attempts"]
