@@ -48,7 +48,10 @@ __all__ = [
 LOCAL = "local"
 _MAX_SLOTS = 10_000
 #: What an allocation has, as the options of sbatch say it; how many run at once; and more options of sbatch.
-_SLURM_FIELDS = ("partition", "account", "time", "cpus", "gpus", "mem", "nodes", "allocations", "options")
+_SLURM_FIELDS = ("partition", "account", "time", "cpus", "gpus", "mem", "nodes", "allocations", "options", "requeue")
+#: Kinds of an end after which a job can go on there by itself, and how often at most.
+_REQUEUE_KINDS = ("preempted", "node_failed", "time_limit", "out_of_memory", "lost")
+_MAX_REQUEUE = 1000
 #: Before the login node of a Slurm cluster.
 _SLURM = "slurm://"
 #: Characters of a hosts file.
@@ -434,11 +437,23 @@ def _slurm(where: str, value: Any) -> dict[str, Any]:
         if key == "options":
             if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
                 raise InventoryError(f"{where}: options: {shown(content)} is not a list of options of sbatch")
+        elif key == "requeue":
+            _check_requeue(f"{where}: requeue", content)
         elif key == "allocations":
             _cpus(f"{where}: {key}", content)
         elif not isinstance(content, (str, int)) or isinstance(content, bool):
             raise InventoryError(f"{where}: {key}: {shown(content)} is neither text nor a number")
     return value
+
+
+def _check_requeue(where: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise InventoryError(f"{where}: {shown(value)} is not a mapping, such as {{preempted: 3}}")
+    for kind, most in value.items():
+        if kind not in _REQUEUE_KINDS:
+            raise InventoryError(f"{where}: unknown kind {shown(kind)}; known are {', '.join(_REQUEUE_KINDS)}")
+        if isinstance(most, bool) or not isinstance(most, int) or not 0 <= most <= _MAX_REQUEUE:
+            raise InventoryError(f"{where}: {kind}: {shown(most)} is not a number from 0 to {_MAX_REQUEUE}")
 
 
 def _text(where: str, value: Any) -> str:

@@ -11,18 +11,20 @@ import os
 import signal
 import socket
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.slurm.batch import Batch
 from remote_agent.slurm.batch_slurm import Slurm
-from remote_agent.slurm.heirs import OWED, inherit
+from remote_agent.slurm.heirs import OWED, bury_own, inherit
 from remote_agent.slurm.incarnations import FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import Folders, boot_id, folders
@@ -37,11 +39,15 @@ _DONE, _NOTHING = "it has done its part", "no job waits"
 IDLE_WORDS = (_DONE, _NOTHING)
 #: The class of resources that all jobs have.
 CLASS = "default"
+#: Kinds of an end after which jobs that it has taken and not started do not go on elsewhere.
+_FOR_GOOD = ("cancelled", "host")
 #: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
 _LOOK_EVERY = 0.5
 _FENCE_EVERY = 30.0
 #: Seconds for Slurm to say why it ends an allocation, of those that it leaves until it kills.
 _ANSWER = 3.0
+#: Seconds after the death of a job by SIGTERM within which Slurm's signal reaches this process, if it was Slurm's.
+_EXPLAIN = 1.0
 #: An allocation for many jobs ends after this many seconds without any.
 IDLE = 60.0
 
@@ -54,6 +60,7 @@ class Allocation(Agent):
         expects: how many attempts were in the pool when it was asked for. A disk that shows fewer shows an old state.
         batch: says why the allocation ends.
         owed: the same for what dead allocations owe.
+        requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class Allocation(Agent):
         expects: int,
         batch: Batch,
         owed: int = 0,
+        requeue: Optional[Mapping[str, int]] = None,
     ) -> None:
         self._shared = shared
         files = self._files = SharedFiles(shared.spool, incarnation)
@@ -76,10 +84,13 @@ class Allocation(Agent):
             files.make_folder(folder)
         own = files.make_folder(FOLDER, incarnation)
         self._pool = Pool(files, incarnation)
+        self._requeue = dict(requeue or {})
+        bury_own(files, self._pool, incarnation, host, self._requeue)
         _wait_for_owed(files, owed)
         paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
-        #: Attempts that it has, to start them or to fire what they owe.
-        self._taken: List[str] = inherit(files, self._pool, paths, slots)
+        inherit(files, self._pool, paths, slots)
+        #: Attempts that it has taken to start them.
+        self._taken: List[str] = []
         super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
         self._name = incarnation
         self._most = most
@@ -97,6 +108,9 @@ class Allocation(Agent):
         self._end_by: Optional[float] = None
         self._why_ended = "cancelled", "the allocation was ended from outside"
         self.reaper.on_over = self._over
+        self.attempts.is_unexplained = self._is_unexplained
+        #: Until when the end of a job that a signal has ended waits for the reason.
+        self._explain_by: Optional[float] = None
         self.controller.on_note = lambda text: self.attempts.log.append({"r": "note", "text": text})
         # Those that Slurm gave, and not all that are visible here: they may be others'.
         gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one not in ("", "NoDevFiles")]
@@ -140,6 +154,8 @@ class Allocation(Agent):
         """Take jobs, look at requests to end some, and end when there is nothing to do."""
         if self._signal is not None and not self._closing:
             self._end(now)
+        elif self._explain_by is not None and now >= self._explain_by:
+            self._explain("", "")
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             self._stop_some()
@@ -182,6 +198,39 @@ class Allocation(Agent):
 
     def _over(self, attempt: Attempt) -> None:
         self.attempts.log.append({"r": "gone", "a": attempt.id})
+        if not self.attempts.awaits_reason(attempt):
+            self._see_end(attempt)
+
+    def _is_unexplained(self, attempt: Attempt, envelope: Envelope) -> bool:
+        """Whether a signal of Slurm's may have ended a job: it sends them to jobs' processes, too, and in any order."""
+        error = envelope.error
+        if error is None or attempt.cancel is not None or self._closing:
+            return False
+        if self._signal is None and (error.kind, error.signal) != ("killed", signal.SIGTERM):
+            return False
+        if self._explain_by is None:
+            self._explain_by = time.monotonic() + _EXPLAIN
+        return True
+
+    def _explain(self, kind: str, why: str) -> None:
+        self._explain_by = None
+        for attempt in self.attempts.explain(kind, why):
+            if attempt.is_over:
+                self._see_end(attempt)
+
+    def _see_end(self, attempt: Attempt) -> None:
+        error = attempt.final.envelope.error if attempt.final is not None else None
+        if error is not None and attempt.id not in self._stopped:
+            self._go_on(attempt, error.kind)
+
+    def _go_on(self, attempt: Attempt, kind: str) -> None:
+        """Make the next attempt, if one follows."""
+        folder = self.paths.own_output(attempt) or ""
+        try:
+            make_next(self._pool, CLASS, attempt.id, self.paths.host, kind, self._requeue, folder)
+        except OSError as error:
+            # Whoever reads the log of this allocation makes it.
+            self.controller.note("job {}: its next attempt could not be made here: {}".format(attempt.id, error))
 
     def _end(self, now: float) -> None:
         """End because Slurm says so: as soon as it has said why, which it must soon."""
@@ -215,8 +264,15 @@ class Allocation(Agent):
 
     def _close(self, why: str, kind: str) -> None:
         self._closing = why
+        self._explain(kind, why)
         for attempt in self.attempts:
-            if attempt.final is None:
+            if attempt.final is not None:
+                continue
+            if attempt.state == "queued" and kind not in _FOR_GOOD:
+                # It goes on elsewhere.
+                self.queue.leave(attempt)
+                self._go_on(attempt, "")
+            else:
                 self.running.cancel(attempt, kind, why=why)
 
     def _end_if_idle(self, now: float) -> None:
@@ -284,6 +340,7 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
         expects=int(options["expects"]),
         batch=batch,
         owed=int(options["owed"]),
+        requeue=json.loads(options["requeue"]),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, agent.on_signal)
