@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
@@ -19,9 +19,11 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.slurm.batch import Batch
 from remote_agent.slurm.batch_slurm import Slurm
+from remote_agent.slurm.classes import DEFAULT
 from remote_agent.slurm.heirs import OWED, bury_own, inherit
 from remote_agent.slurm.incarnations import FOLDER, SETTLE, is_fenced
 from remote_agent.slurm.next_attempts import make_next
@@ -30,15 +32,13 @@ from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import Folders, boot_id, folders
 from remote_agent.system.private_files import make_private_folder
 
-__all__ = ["CLASS", "IDLE_WORDS", "PREPARED", "Allocation", "read_prepared", "serve_allocation", "write_prepared"]
+__all__ = ["IDLE_WORDS", "PREPARED", "Allocation", "Order", "read_prepared", "serve_allocation", "write_prepared"]
 
 #: The folder of what an application needs to be prepared.
 PREPARED = "prepared"
 #: Why an allocation leaves that nothing is wrong with.
 _DONE, _NOTHING = "it has done its part", "no job waits"
 IDLE_WORDS = (_DONE, _NOTHING)
-#: The class of resources that all jobs have.
-CLASS = "default"
 #: Kinds of an end after which jobs that it has taken and not started do not go on elsewhere.
 _FOR_GOOD = ("cancelled", "host")
 #: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
@@ -52,16 +52,34 @@ _EXPLAIN = 1.0
 IDLE = 60.0
 
 
-class Allocation(Agent):
-    """See the module.
+class Order(NamedTuple):
+    """What an allocation is for.
 
-    Args:
+    Attributes:
+        slots: how many jobs it runs at once.
         most: how many jobs it takes at most; None for as many as there are.
+        klass: the class of jobs that it takes.
+        part: what each of them has; None if they say nothing.
         expects: how many attempts were in the pool when it was asked for. A disk that shows fewer shows an old state.
-        batch: says why the allocation ends.
         owed: the same for what dead allocations owe.
+        idle: if it takes many jobs, it ends after so many seconds without any.
+        request: the name of the request that it comes from.
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
+
+    slots: int = 1
+    most: Optional[int] = 1
+    klass: str = DEFAULT
+    part: Optional[Resources] = None
+    expects: int = 0
+    owed: int = 0
+    idle: float = IDLE
+    request: str = ""
+    requeue: Mapping[str, int] = {}
+
+
+class Allocation(Agent):
+    """See the module. `batch` says why the allocation ends."""
 
     def __init__(
         self,
@@ -71,12 +89,8 @@ class Allocation(Agent):
         bundle: str,
         umask: int,
         incarnation: str,
-        slots: int,
-        most: Optional[int],
-        expects: int,
+        order: Order,
         batch: Batch,
-        owed: int = 0,
-        requeue: Optional[Mapping[str, int]] = None,
     ) -> None:
         self._shared = shared
         files = self._files = SharedFiles(shared.spool, incarnation)
@@ -84,17 +98,15 @@ class Allocation(Agent):
             files.make_folder(folder)
         own = files.make_folder(FOLDER, incarnation)
         self._pool = Pool(files, incarnation)
-        self._requeue = dict(requeue or {})
-        bury_own(files, self._pool, incarnation, host, self._requeue)
-        _wait_for_owed(files, owed)
+        bury_own(files, self._pool, incarnation, host, order.requeue)
+        _wait_for_owed(files, order.owed)
         paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
-        inherit(files, self._pool, paths, slots)
+        inherit(files, self._pool, paths, order.slots)
         #: Attempts that it has taken to start them.
         self._taken: List[str] = []
         super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
         self._name = incarnation
-        self._most = most
-        self._expects = expects
+        self._order = order
         #: Attempts that nobody has taken; None if that must be looked up.
         self._waiting: Optional[List[str]] = None
         self._look_at = 0.0
@@ -120,7 +132,7 @@ class Allocation(Agent):
             "run": run,
             "controller": "",
             "host": host,
-            "slots": slots,
+            "slots": order.slots,
             "gpus": gpus,
             "needs": None,
             "size": None,
@@ -128,9 +140,15 @@ class Allocation(Agent):
             "live": False,
             "batch": None,
         }
+        part = order.part
+        if part is not None:
+            # GPUs that an option of sbatch asks for are for its jobs, too.
+            part = part._replace(gpus=part.gpus or len(gpus) // order.slots)
+            hello["needs"] = part.to_json()
+            hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        self.attempts.log.append({"r": "began", "node": node, "at": time.time()})
+        self.attempts.log.append({"r": "began", "node": node, "at": time.time(), "request": order.request})
         if self.queue.unusable_gpus:
             self.controller.note(self.queue.unusable_gpus)
             self._close(self.queue.unusable_gpus, "host")
@@ -166,7 +184,7 @@ class Allocation(Agent):
         if now >= self._fence_at:
             self._check_fence(now)
         if self._waiting is None and self._may_take:
-            self._waiting = self._pool.waiting(CLASS)
+            self._waiting = self._pool.waiting(self._order.klass)
         while self._waiting and self._may_take and self.queue.room:
             self._check_fence(now)
             attempt = self._waiting.pop(0)
@@ -180,14 +198,18 @@ class Allocation(Agent):
     @property
     def _may_take(self) -> bool:
         is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
-        return is_prepared and not self._closing and (self._most is None or len(self._taken) < self._most)
+        may_begin = not self._closing and self._signal is None
+        return is_prepared and may_begin and (self._order.most is None or len(self._taken) < self._order.most)
 
     def _accept(self, attempt: str) -> None:
         self._taken.append(attempt)
-        frame = self._pool.job(CLASS, attempt)
+        frame = self._pool.job_of(attempt)
         if frame is None or frame.header["t"] != "job":
             return  # it was put in before it could be taken; the submitter finds that it has not begun
         header: SendJob = frame.header
+        if self._order.part is not None:
+            # Its class says it, and more: what `slurm:` has for what the job does not say.
+            header = dict(header, spec=dict(header["spec"], needs=None))  # type: ignore[assignment]
         self.queue.on_job(header, frame.payload)
 
     def _prepare(self) -> None:
@@ -227,7 +249,7 @@ class Allocation(Agent):
         """Make the next attempt, if one follows."""
         folder = self.paths.own_output(attempt) or ""
         try:
-            make_next(self._pool, CLASS, attempt.id, self.paths.host, kind, self._requeue, folder)
+            make_next(self._pool, attempt.id, self.paths.host, kind, self._order.requeue, folder)
         except OSError as error:
             # Whoever reads the log of this allocation makes it.
             self.controller.note("job {}: its next attempt could not be made here: {}".format(attempt.id, error))
@@ -277,11 +299,12 @@ class Allocation(Agent):
 
     def _end_if_idle(self, now: float) -> None:
         why = self._closing
-        if not why and self._most is not None and len(self._taken) >= self._most:
+        order = self._order
+        if not why and order.most is not None and len(self._taken) >= order.most:
             why = _DONE
         elif not why and self._waiting == []:
-            sees_all = len({*self._pool.attempts(CLASS), *self._pool.takers()}) >= self._expects
-            patience = (0.0 if sees_all else SETTLE) if self._most is not None else IDLE
+            sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
+            patience = max(order.idle if order.most is None else 0.0, 0.0 if sees_all else SETTLE)
             if now - self._busy_at >= patience:
                 why = _NOTHING
         if not why:
@@ -335,12 +358,18 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
         bundle,
         int(options["umask"]),
         incarnation,
-        slots=int(options["slots"]),
-        most=int(options["most"]) or None,
-        expects=int(options["expects"]),
-        batch=batch,
-        owed=int(options["owed"]),
-        requeue=json.loads(options["requeue"]),
+        Order(
+            slots=int(options["slots"]),
+            most=int(options["most"]) or None,
+            klass=options["class"],
+            part=Resources.from_json(json.loads(options["part"])) if "part" in options else None,
+            expects=int(options["expects"]),
+            owed=int(options["owed"]),
+            idle=float(options.get("idle", IDLE)),
+            request=options["request"],
+            requeue=json.loads(options["requeue"]),
+        ),
+        batch,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, agent.on_signal)

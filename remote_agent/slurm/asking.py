@@ -10,24 +10,31 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
-from remote_agent.slurm.allocation import CLASS, IDLE_WORDS
-from remote_agent.slurm.batch import Batch, Listed, NoAnswer, NoRoom, Phase, Request
+from remote_agent.slurm.allocation import IDLE_WORDS
+from remote_agent.slurm.batch import Batch, Limits, Listed, NoAnswer, NoRoom, Phase, Request
+from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown
+from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import Incarnations
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
-from remote_agent.slurm.submitter_log import SubmitterLog
+from remote_agent.slurm.submitter_log import Asked, SubmitterLog
+from remote_agent.slurm.supply import Supply
 from remote_agent.system.background import BackgroundThread
 
-__all__ = ["MOST", "Asking"]
+__all__ = ["MANY", "MOST", "Asking"]
 
 #: The most jobs that the controller may have here at a time.
 MOST = 10_000
+#: `jobs` of `slurm:`, if an allocation takes one job after the other; and the most allocations at once, if the user does not say it.
+MANY = "many"
+_MANY_AT_ONCE = 16
 #: Seconds: jobs that come one after the other are asked for together.
 _GATHER = 0.3
 #: Seconds between two questions to Slurm what it lists: the first ones, and all others.
@@ -83,14 +90,15 @@ class Asking:
         self._is_asking = False
         self._polls = 0
         self._poll_at: Optional[float] = None
-        self._is_polling = False
+        self._is_polling = self._looks_first = False
         self._listed: Dict[str, Listed] = {}
-        #: The most allocations that one request may have now.
-        self._most = MOST
+        self._supply = Supply(log, incarnations, pool)
+        #: The most allocations that one request may have; None until Slurm has said it.
+        self._most: Optional[int] = None
+        self._limit = Limit()
         self._asked = 0
-        self._said_no_room = False
-        #: Allocations that ended and began nothing -> Slurm's word, or their own.
-        self._fruitless: Dict[str, str] = {}
+        #: Class -> allocations that ended and began nothing -> Slurm's word, or their own.
+        self._fruitless: Dict[str, Dict[str, str]] = {}
         #: Why allocations wait -> since when.
         self._reasons: Dict[str, float] = {}
 
@@ -112,105 +120,141 @@ class Asking:
     def look(self) -> None:
         """Ask Slurm what has become of allocations before more are asked for: it may start one again by itself."""
         self._poll_at = time.monotonic()
+        self._looks_first = True
 
     def greet(self) -> None:
         """A controller has come: look up what has no answer, and ask for what is needed."""
+        if self._most is None:
+            found: List[Limits] = []
+            self._asks.submit(lambda: found.append(self._batch.limits()), functools.partial(self._on_limits, found))
         if self._log.is_unanswered:
             self._poll_at = time.monotonic()
         self.soon()
 
+    def _on_limits(self, found: List[Limits], error: Optional[BaseException]) -> None:
+        if error is not None:
+            self._note("slurm: {}".format(error))
+        self._most = min(MOST, found[0].tasks) if found else MOST
+
     # -- asking for allocations ----------------------------------------------------------------------------------
 
+    @property
+    def _is_many(self) -> bool:
+        return bool(self.options.get("jobs") == MANY)
+
+    def _demands(self) -> Dict[str, Demand]:
+        """What each class needs."""
+        owed = Counter(self._pool.class_of(attempt) or DEFAULT for attempt in self._owed())
+        slots = int(self.options.get("slots") or 1)
+        found = {}
+        for klass in sorted({*self._pool.classes(), *owed}):
+            waiting = len([one for one in self._pool.waiting(klass) if one not in self._log.back])
+            coming, free = self._supply.of(klass, slots if self._is_many else None)
+            found[klass] = Demand(waiting + owed.get(klass, 0), slots, free, coming)
+        return found
+
+    def _owed(self) -> List[str]:
+        """Attempts whose hooks are owed, and that no allocation has."""
+        takers = self._pool.takers()
+        return [
+            attempt
+            for attempt, (times, _) in self._log.owed.items()
+            if "{}.{}".format(attempt, times) not in takers
+            and attempt not in self._log.own
+            and not self._log.is_done(attempt)
+        ]
+
     def _ask(self, now: float) -> None:
-        """Ask for as many allocations as there are jobs, and owed hooks, that wait without one."""
-        if self._is_asking or self._log.is_unanswered:
+        """Ask for the allocations that jobs, and owed hooks, wait for: those of one class."""
+        if self._is_asking or self._most is None or self._log.is_unanswered or self._looks_first:
             return
         self._ask_at = None
-        waiting = [one for one in self._pool.waiting(CLASS) if one not in self._log.back]
-        takers = self._pool.takers()
-        owed = [one for one, (times, _) in self._log.owed.items() if "{}.{}".format(one, times) not in takers]
-        owed = [one for one in owed if one not in self._log.own and one not in self._log.acked]
-        if (waiting or owed) and self._is_in_vain(takers):
-            self._give_up(waiting, owed)
+        demands = self._demands()
+        for klass, demand in demands.items():
+            if demand.jobs and self._is_in_vain(klass):
+                self._give_up(klass)
+                return
+        limit = self.options.get("allocations") or (_MANY_AT_ONCE if self._is_many else None)
+        room = None if limit is None else limit - self._supply.at_once()
+        classes = divided({klass: demand.missing for klass, demand in demands.items()}, room)
+        if not classes:
             return
-        count = min(len(waiting) + len(owed) - self._idle(), self._most)
-        outstanding = self._outstanding()
-        if self.options.get("allocations") and outstanding:
-            # Slurm holds back what is too much within one request, and not across several.
-            count = min(count, self.options["allocations"] - outstanding)
+        klass = min(classes, key=self._supply.outstanding_of)
+        count = min(demands[klass].missing, self._limit.most(self._most, self._supply.outstanding(), now))
+        # Within one request Slurm holds back what is too much, and not across several.
+        share = None if room is None else max(1, room // len(classes))
+        if self._is_many and share is not None:
+            count, share = min(count, share), None
         if count <= 0:
+            self._ask_at = self._limit.next(now)
             return
+        self._submit(klass, count, share)
+
+    def _submit(self, klass: str, count: int, at_once: Optional[int]) -> None:
         name = "hrl-{}-{}-{}".format(self._paths.run, self._turn_number, self._asked)
         self._asked += 1
-        self._log.record("asking", name=name, count=count)
-        self._log.requests[name] = count
+        self._log.record("asking", name=name, count=count, at_once=at_once, **{"class": klass})
+        self._log.requests[name] = Asked(count, klass, at_once)
         self._is_asking = True
         answer: List[str] = []
-        request = self._request(name, count, len(self._pool.attempts(CLASS)) + len(self._log.acked))
+        request = self._request(name)
         self._asks.submit(
             lambda: answer.append(self._batch.submit(request)), functools.partial(self._on_answer, name, answer)
         )
 
-    def _is_in_vain(self, takers: Dict[str, str]) -> bool:
-        """Whether the last allocations ended and had begun nothing."""
-        used = {taker.partition(".")[0] for taker in takers.values()}
+    def _is_in_vain(self, klass: str) -> bool:
+        """Whether the last allocations for a class ended and had begun nothing."""
+        fruitless = self._fruitless.setdefault(klass, {})
+        used = {taker.partition(".")[0] for taker in self._pool.takers().values()}
         for one in self._incarnations:
-            if one.left is not None and one.left not in IDLE_WORDS and str(one.job) not in used:
-                self._fruitless.setdefault(str(one.job), one.left)
+            is_fruitless = one.left is not None and one.left not in IDLE_WORDS and str(one.job) not in used
+            if is_fruitless and self._supply.class_of(one.request) == klass:
+                fruitless.setdefault(str(one.job), one.left or "")
         begun = {str(one.job) for one in self._incarnations if one.has_begun}
         for listed in self._listed.values():
-            if listed.phase is Phase.ENDED and listed.job not in used | begun and listed.kind not in _NOT_OURS:
-                self._fruitless.setdefault(listed.job, "Slurm says {}".format(listed.word))
+            if listed.phase is not Phase.ENDED or listed.job in used | begun or listed.kind in _NOT_OURS:
+                continue
+            is_withdrawn = listed.kind == "cancelled" and self._supply.is_withdrawn(listed.name)
+            if self._supply.class_of(listed.name) == klass and not is_withdrawn:
+                fruitless.setdefault(listed.job, "Slurm says {}".format(listed.word))
         last_used = max((int(one) for one in used if one.isdigit()), default=0)
-        return len([one for one in self._fruitless if int(one) > last_used]) >= _MAX_FRUITLESS
+        return len([one for one in fruitless if int(one) > last_used]) >= _MAX_FRUITLESS
 
-    def _give_up(self, waiting: List[str], owed: List[str]) -> None:
-        said = list(self._fruitless.values())[-1]
+    def _give_up(self, klass: str) -> None:
+        fruitless = self._fruitless.pop(klass)
+        said = list(fruitless.values())[-1]
         why = "{} allocations ended before they could begin a job, the last one because: {}; what they printed is in {}".format(
-            len(self._fruitless), said, os.path.join(self._paths.spool, "allocations")
+            len(fruitless), said, os.path.join(self._paths.spool, "allocations")
         )
-        self._fruitless = {}
-        self._following.refuse_waiting(why)
-        for attempt in owed:
-            self._following.end(attempt, JobError("lost", message="its allocation died, and {}".format(why)))
+        self._following.refuse_waiting(klass, why)
+        for attempt in self._owed():
+            if (self._pool.class_of(attempt) or DEFAULT) == klass:
+                self._following.end(attempt, JobError("lost", message="its allocation died, and {}".format(why)))
 
-    def _outstanding(self) -> int:
-        """How many allocations were asked for that are not known to have ended."""
-        ended = {str(one.job) for one in self._incarnations if one.left is not None}
-        ended |= {one.job for one in self._listed.values() if one.phase is Phase.ENDED}
-        return max(0, sum(self._log.requests.values()) - len(ended))
-
-    def _idle(self) -> int:
-        """How many allocations were asked for that have taken nothing and are not known to have ended."""
-        asked = sum(self._log.requests.values())
-        takers = self._pool.takers().values()
-        used = {taker.partition(".")[0] for taker in takers}
-        used |= {str(one.job) for one in self._incarnations if one.left is not None}
-        used |= {one.job for one in self._listed.values() if one.phase is Phase.ENDED}
-        # One that Slurm starts again by itself takes something then.
-        used -= {one.job for one in self._listed.values() if one.phase is Phase.WAITING}
-        return max(0, asked - len([one for one in used if one.isdigit()]))
-
-    def _request(self, name: str, count: int, expects: int) -> Request:
-        paths, options = self._paths, self.options
+    def _request(self, name: str) -> Request:
+        paths, options, asked = self._paths, self.options, self._log.requests[name]
         program = (
             "import sys;sys.path.insert(0,{!r});sys.dont_write_bytecode=True;"
             "from remote_agent.system.bytecode import keep_bytecode_whole;keep_bytecode_whole();"
             "from remote_agent.__main__ import main;sys.exit(main())"
         ).format(paths.bundle)
-        role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask), "--most", "1"]
-        role += ["--slots", "1", "--expects", str(expects), "--owed", str(len(self._files.names(OWED)))]
-        role += ["--requeue", json.dumps(self._following.requeue)]
+        expects = len(self._pool.all_attempts()) + len(self._log.acked)
+        role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask)]
+        role += ["--most", "0" if self._is_many else "1", "--slots", str(options.get("slots") or 1)]
+        role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
+        role += ["--class", asked.klass, "--requeue", json.dumps(self._following.requeue)]
+        role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
+        part = part_of(asked.klass, options)
+        role += ["--part", json.dumps(part.to_json())] if part is not None else []
         role += ["--workdir", options["workdir"]] if options.get("workdir") else []
         command = " ".join(shlex.quote(word) for word in [sys.executable, "-I", "-S", "-c", program, *role])
-        names = ("partition", "account", "time", "cpus", "gpus", "mem", "nodes")
         return Request(
             name,
-            count,
-            options.get("allocations"),
+            asked.tasks,
+            asked.at_once,
             "#!/bin/sh\numask 077\nexec {}\n".format(command),
             os.path.join(paths.spool, "allocations", "%j.out"),
-            {key: str(options[key]) for key in names if options.get(key)},
+            allocation_needs(asked.klass, options),
             tuple(options.get("options") or ()),
         )
 
@@ -223,26 +267,25 @@ class Asking:
             return
         if error is not None:
             self._log.record("refused", name=name, why=str(error))
-            count = self._log.requests.pop(name)
+            asked = self._log.requests.pop(name)
             if isinstance(error, NoRoom):
-                self._no_room(count, str(error), now)
+                if self._limit.refused(asked.tasks, self._supply.outstanding(), now):
+                    self._note("slurm: no room for more allocations now, so jobs wait: {}".format(error))
+                self._ask_at = self._limit.next(now)
             else:
-                self._following.refuse_waiting("Slurm refused the allocation: {}".format(error))
+                self._following.refuse_waiting(
+                    asked.klass,
+                    "Slurm refused an allocation for {}: {}; ask for less, or correct `slurm:` of the host".format(
+                        shown(asked.klass), error
+                    ),
+                )
             return
         self._log.record("answered", name=name, job=answer[0])
-        self._log.answered.add(name)
+        self._log.answered[name] = answer[0]
+        self._limit.taken()
         self._polls, self._poll_at = 0, now + _POLLS[0]
-
-    def _no_room(self, count: int, why: str, now: float) -> None:
-        """Ask for fewer, or wait until some of those that there are have ended."""
-        if count > 1:
-            self._most = count // 2
-            self._ask_at = now
-            return
-        if not self._said_no_room:
-            self._said_no_room = True
-            self._note("slurm: no room for another allocation now, so jobs wait: {}".format(why))
-        self._ask_at = now + _POLL
+        # There may be more to ask for: other classes, and what was too much for one request.
+        self._ask_at = now
 
     # -- asking what has become of them --------------------------------------------------------------------------
 
@@ -260,7 +303,7 @@ class Asking:
         self, asked_at: float, names: List[str], seen: Set[str], found: List[Listed], error: Optional[BaseException]
     ) -> None:
         now = time.monotonic()
-        self._is_polling = False
+        self._is_polling = self._looks_first = False
         pause = _POLLS[self._polls] if self._polls < len(_POLLS) else _POLL
         self._polls += 1
         self._poll_at = now + max(pause, _POLL_FACTOR * (now - asked_at))
@@ -274,11 +317,13 @@ class Asking:
             of_name = [one for one in found if one.name == name]
             if of_name:
                 self._log.record("answered", name=name, job=of_name[0].job)
-                self._log.answered.add(name)
+                self._log.answered[name] = of_name[0].job
             else:
                 self._log.record("refused", name=name, why="Slurm does not know it")
                 self._log.requests.pop(name)
             self._ask_at = now
+        self._supply.polled(names, found)
+        self._withdraw()
         self._see_reasons(found, now)
         by_job = {one.job: one for one in found}
         for incarnation in self._incarnations:
@@ -303,8 +348,19 @@ class Asking:
         if vain:
             names = sorted({one.name for one in found if one.reason in vain})
             self._asks.submit(lambda: self._batch.cancel(names, waiting_only=True), lambda error: None)
-            self._following.refuse_waiting(
-                "Slurm took the request and will never start it, because of {}; ask for less time, fewer nodes, or another partition".format(
-                    ", ".join(vain)
+            for klass in sorted({self._supply.class_of(name) for name in names}):
+                self._following.refuse_waiting(
+                    klass,
+                    "Slurm took the request for {} and will never start it, because of {}; ask for less time, fewer nodes, or another "
+                    "partition".format(shown(klass), ", ".join(vain)),
                 )
-            )
+
+    def _withdraw(self) -> None:
+        """Cancel allocations that wait and that nobody needs."""
+        for klass, demand in self._demands().items():
+            for job, first, last in self._supply.withdraw(klass, demand.excess):
+                self._asks.submit(functools.partial(self._batch.withdraw, job, first, last), self._on_withdrawn)
+
+    def _on_withdrawn(self, error: Optional[BaseException]) -> None:
+        if error is not None:
+            self._note("slurm: {}".format(error))

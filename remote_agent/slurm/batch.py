@@ -115,6 +115,12 @@ class Batch:
         """Whether an allocation that waits for this reason never starts, unless somebody changes the system."""
         raise NotImplementedError
 
+    def withdraw(self, job: str, first: int, last: int) -> None:
+        """Cancel those allocations of a request that have not begun, from one to another. They are counted from 0. Those with higher numbers
+        begin later.
+        """
+        raise NotImplementedError
+
     def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:
         """End all allocations of requests with these names, or those that have not begun. What is gone already is no error."""
         raise NotImplementedError

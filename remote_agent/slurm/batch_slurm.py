@@ -142,6 +142,10 @@ class Slurm(Batch):
         """Limits of a partition, of an account or of a QOS for one job do not go away; see `Batch.is_hopeless`."""
         return reason in _HOPELESS
 
+    def withdraw(self, job: str, first: int, last: int) -> None:
+        """Call scancel; see `Batch.withdraw`."""
+        self._run("scancel", "--state", "PENDING", "{}_[{}-{}]".format(job, first, last))
+
     def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:
         """Call scancel; see `Batch.cancel`."""
         for name in names:

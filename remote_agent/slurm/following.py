@@ -19,7 +19,7 @@ from remote_agent.job import JobError
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Ack
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.slurm.allocation import CLASS
+from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.heirs import MAX_HEIRS, Owed, owe
 from remote_agent.slurm.incarnations import FOLDER, Debt, Fate, Incarnation, Incarnations, holders
 from remote_agent.slurm.next_attempts import make_next, next_id
@@ -66,7 +66,8 @@ class Following:
     Attributes:
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
         on_next: called when such an attempt was made.
-        on_owed: called when the hooks of an attempt are owed, so that an allocation is needed.
+        on_need: called when an allocation has left, or the hooks of an attempt are owed, so that another one may be needed.
+        short_jobs: notices that jobs are short; None if nobody wants to know.
     """
 
     def __init__(
@@ -90,11 +91,13 @@ class Following:
         self._controller = controller
         self.requeue: Dict[str, int] = {}
         self.on_next: Callable[[], None] = _nothing
-        self.on_owed: Callable[[], None] = _nothing
+        self.on_need: Callable[[], None] = _nothing
+        self.short_jobs: Optional[ShortJobs] = None
         #: Attempts whose next one was made here or in an allocation.
         self._again: Set[str] = set()
-        #: (incarnation, attempt) of what the controller may not hear yet, or perhaps never.
+        #: Attempt -> how often it was inherited, and who has it.
         self._holders: Dict[str, Tuple[int, str]] = {}
+        #: (incarnation, attempt) of what the controller may not hear yet, or perhaps never.
         self._held_back: Dict[Tuple[str, str], None] = {}
         #: How the controller wanted attempts to end.
         self._stops: Dict[str, Stop] = {}
@@ -107,7 +110,7 @@ class Following:
         """The state of each attempt of which the controller has no result, as an agent says it."""
         states = {one.id: one.short_state() for one in self._log.own.values()}
         held_by = holders(self._pool.takers())
-        for attempt in self._pool.attempts(CLASS):
+        for attempt in self._pool.all_attempts():
             incarnation = self._incarnations.get(held_by.get(attempt, (0, ""))[1])
             known = incarnation.attempts.get(attempt) if incarnation is not None else None
             if attempt in self._log.owed and known is None:
@@ -141,6 +144,8 @@ class Following:
         for incarnation, name, header in happened:
             if name == "note":
                 self._controller.note("{} on {}: {}".format(incarnation.name, incarnation.node, header["text"]))
+            elif name == "left":
+                self.on_need()
             attempt = incarnation.attempts.get(str(header.get("a", "")))
             if attempt is None:
                 continue
@@ -155,6 +160,7 @@ class Following:
                 self._say_started(attempt)
             elif name == "final" and not is_quiet:
                 self._delivery_of(incarnation).send(attempt)
+                self._see_duration(attempt)
             elif name == "gone" and not is_quiet:
                 self._delivery_of(incarnation).send_outputs(attempt)
         self._tell_held_back(is_quiet=is_quiet)
@@ -188,7 +194,7 @@ class Following:
         error = attempt.final.envelope.error if attempt.final is not None else None
         if error is None or self._log.is_done(attempt.id) or attempt.id in self._again:
             return
-        if make_next(self._pool, CLASS, attempt.id, self._paths.host, error.kind, self.requeue, folder):
+        if make_next(self._pool, attempt.id, self._paths.host, error.kind, self.requeue, folder):
             self._follow_on(attempt.id)
 
     def _follow_on(self, attempt: str) -> None:
@@ -202,7 +208,7 @@ class Following:
     def is_followed(self, attempt: str) -> bool:
         """Whether the next attempt was made."""
         following = next_id(attempt)
-        return attempt in self._again or following in self._pool.takers() or following in self._pool.attempts(CLASS)
+        return attempt in self._again or following in self._pool.takers() or self._pool.class_of(following) is not None
 
     def watch_streams(self) -> None:
         """Send what jobs print."""
@@ -220,7 +226,7 @@ class Following:
         if times > debt.rank:
             return  # the next one that has room fires its hooks
         if debt.fate is Fate.UNBEGUN and not debt.rank:
-            if make_next(self._pool, CLASS, attempt, self._paths.host, "", self.requeue):
+            if make_next(self._pool, attempt, self._paths.host, "", self.requeue):
                 self._follow_on(attempt)
             self.give_back(attempt, "its allocation {} ended: {}".format(debt.incarnation, debt.why), asked=False)
         elif debt.rank >= MAX_HEIRS:
@@ -231,7 +237,7 @@ class Following:
             owe(self._files, "{}.{}".format(attempt, debt.rank + 1), Owed(source, debt.kind, debt.why))
             self._log.record("owed", a=attempt, n=debt.rank + 1, source=source)
             self._log.owed[attempt] = debt.rank + 1, source
-            self.on_owed()
+            self.on_need()
 
     def _is_of(self, incarnation: str, attempt: str) -> bool:
         """Whether an incarnation's word on an attempt counts: nobody else says how it ended, and its hooks are not owed by another one."""
@@ -239,6 +245,14 @@ class Following:
             return False
         rank, holder = self._holders.get(attempt, (0, ""))
         return holder == incarnation and rank >= self._log.owed.get(attempt, (0, ""))[0]
+
+    def _see_duration(self, attempt: Attempt) -> None:
+        assert attempt.final is not None
+        if self.short_jobs is not None and self.short_jobs.ended(attempt.final.envelope.duration):
+            self._controller.note(
+                "slurm: jobs take less than a minute, and each has an allocation of its own; with `jobs: many` in `slurm:` "
+                "an allocation takes one after the other"
+            )
 
     def _delivery_of(self, incarnation: Incarnation) -> Delivery:
         delivery = self._deliveries.get(incarnation.name)
@@ -299,7 +313,7 @@ class Following:
 
     def end(self, attempt_id: str, error: JobError) -> None:
         """Record the end of an attempt that no allocation has, or none any more."""
-        frame = self._pool.job(CLASS, attempt_id)
+        frame = self._pool.job_of(attempt_id)
         if frame is None or frame.header["t"] != "job":
             return
         attempt = self._log.own[attempt_id] = Attempt(JobSpec.from_json(frame.header["spec"]))
@@ -314,9 +328,9 @@ class Following:
         if self._log.is_own(attempt_id):
             self._deliveries[""].send(attempt)
 
-    def refuse_waiting(self, why: str) -> None:
-        """Fail the jobs that wait."""
-        for attempt in self._pool.waiting(CLASS):
+    def refuse_waiting(self, klass: str, why: str) -> None:
+        """Fail the jobs of a class that wait."""
+        for attempt in self._pool.waiting(klass):
             if attempt not in self._log.back and self._pool.take(attempt):
                 self.end(attempt, JobError("host", message=why))
 
@@ -326,7 +340,7 @@ class Following:
     def _on_acked(self, attempt: str) -> None:
         self._log.acked.add(attempt)
         self._log.file.append({"r": "acked", "a": attempt})
-        self._pool.forget(CLASS, attempt)
+        self._pool.forget(attempt)
 
 
 def _nothing() -> None:

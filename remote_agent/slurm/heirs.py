@@ -97,7 +97,7 @@ def bury_own(files: SharedFiles, pool: Pool, incarnation: str, host: str, requeu
         for attempt, (rank, taker) in holders(pool.takers()).items():
             fate = one.fate_of(attempt) if taker == one.name else None
             if fate is Fate.UNBEGUN and not rank:
-                make_next(pool, "default", attempt, host, "", requeue)
+                make_next(pool, attempt, host, "", requeue)
             elif fate is not None and rank < MAX_HEIRS:
                 why = AGAIN if one.left is None else one.left
                 owe(files, "{}.{}".format(attempt, rank + 1), Owed(one.name, "node_failed", why))

@@ -45,9 +45,7 @@ def next_id(attempt: str) -> str:
     return "{}.{}".format(num, int(number) + 1)
 
 
-def make_next(
-    pool: Pool, klass: str, attempt: str, host: str, kind: str, limits: Mapping[str, int], folder: str = ""
-) -> bool:
+def make_next(pool: Pool, attempt: str, host: str, kind: str, limits: Mapping[str, int], folder: str = "") -> bool:
     """Make the next attempt of a job, if one follows. Returns whether it does.
 
     Args:
@@ -57,8 +55,9 @@ def make_next(
     Raises:
         OSError: it is not known whether it is made. The same call may be made again.
     """
-    frame = pool.job(klass, attempt)
-    if frame is None or frame.header["t"] != "job":
+    klass = pool.class_of(attempt)
+    frame = None if klass is None else pool.job(klass, attempt)
+    if klass is None or frame is None or frame.header["t"] != "job":
         return False  # the controller has its result already
     spec = JobSpec.from_json(frame.header["spec"])
     if kind and not follows(spec, kind, limits):

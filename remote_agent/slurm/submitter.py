@@ -19,10 +19,13 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared, Zygotes
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
+from remote_agent.protocol.resources import Resources, Room
 from remote_agent.shared.disk import remove_tree
-from remote_agent.slurm.allocation import CLASS, PREPARED, write_prepared
-from remote_agent.slurm.asking import MOST, Asking
+from remote_agent.slurm.allocation import PREPARED, write_prepared
+from remote_agent.slurm.asking import MANY, MOST, Asking
 from remote_agent.slurm.batch import Batch, Listed, Phase
+from remote_agent.slurm.classes import class_of
+from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import Incarnations
@@ -41,6 +44,8 @@ __all__ = ["Submitter"]
 _LOOK_EVERY = 0.25
 _LOOK_FACTOR = 10.0
 _TIMEOUT = 0.25
+#: More than a node has of anything.
+_ANY = 1 << 50
 #: Seconds for which the end of a run waits for its allocations to end.
 _FINISH = 60.0
 
@@ -71,12 +76,14 @@ class Submitter:
         self._zygotes = zygotes = Zygotes(paths, selector, background, controller)
         zygotes.publish = self._publish
         self._is_prepared = False
+        #: What a job needs that says nothing itself; None if the run does not say it either.
+        self._needs: Optional[Resources] = None
         self._log = log = SubmitterLog(turn)
         self._following = Following(paths, files, log, pool, incarnations, zygotes, background, controller)
         self._asking = Asking(
             paths, files, log, pool, incarnations, self._following, batch, self._asks, controller.note, turn.number
         )
-        self._following.on_owed = self._asking.at_once
+        self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
         self._is_live = False
         self._look_at = 0.0
@@ -139,7 +146,9 @@ class Submitter:
     # -- the controller ------------------------------------------------------------------------------------------
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
-        self._asking.options = options = dict(hello["batch"] or {})
+        options = self._asking.options = dict(hello["batch"] or {})
+        self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
+        self._following.short_jobs = None if options.get("jobs") == MANY else ShortJobs()
         self._following.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
@@ -161,8 +170,9 @@ class Submitter:
         return {
             "boot_id": "slurm/{}".format(self._turn_taken.run_id),
             "slots": MOST,
-            "too_small": "`slurm:` says what every job on a Slurm cluster has" if hello["needs"] else "",
-            "room": None,
+            "too_small": "",
+            # Slurm knows what its nodes have.
+            "room": Room(Resources(_ANY, _ANY, _ANY), Resources(0, 0, 0), 0).to_json(),
             "gpus": [],
             "states": self._following.states(),
         }
@@ -187,7 +197,7 @@ class Submitter:
                 {"t": "dropped", "attempt": spec.attempt_id, "why": "", "asked": False, "again": again}
             )
             return
-        self._pool.put(CLASS, spec.attempt_id, header, payload)
+        self._pool.put(class_of(spec.needs or self._needs), spec.attempt_id, header, payload)
         self._following.on_given(spec.attempt_id)
         self._asking.soon()
 
@@ -197,7 +207,7 @@ class Submitter:
                 self._following.give_back(attempt, "", asked=True)
 
     def _on_cancel(self, header: Cancel, payload: bytes) -> None:
-        every = self._pool.attempts(CLASS) if header["attempts"] is None else header["attempts"]
+        every = self._pool.all_attempts() if header["attempts"] is None else header["attempts"]
         stop = Stop(header["kind"], header["kill"], header["why"])
         for attempt in every:
             taker = self._following.stop(attempt, stop)

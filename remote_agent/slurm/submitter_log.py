@@ -11,15 +11,30 @@ submitter.<turn>     as the log in the spool of a host, for attempts that no all
     left       {}                    nothing follows
 """
 
-from typing import Any, Dict, Set, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.attempts import apply_record
 from remote_agent.agent.spool.log import LogReader, Reference, SpoolLog
 from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.slurm.classes import DEFAULT
 from remote_agent.slurm.turns import Turn
 
-__all__ = ["SubmitterLog"]
+__all__ = ["Asked", "SubmitterLog"]
+
+
+class Asked(NamedTuple):
+    """A request for allocations.
+
+    Attributes:
+        tasks: how many they are.
+        klass: the class of jobs for which they are.
+        at_once: how many of them may run at a time; None for all.
+    """
+
+    tasks: int
+    klass: str
+    at_once: Optional[int]
 
 
 class SubmitterLog:
@@ -31,8 +46,8 @@ class SubmitterLog:
         back: attempts that were given back.
         given: attempts after the first one of which the controller knows.
         own: attempts that no allocation has, or none any more, and that have ended.
-        requests: name of a request -> how many allocations it has.
-        answered: requests that Slurm has answered.
+        requests: all that Slurm has, or may have, by name.
+        answered: name of a request that Slurm has answered -> its id.
         owed: attempt -> how often its end hooks were owed, and by which incarnation now.
     """
 
@@ -41,8 +56,8 @@ class SubmitterLog:
         self.back: Set[str] = set()
         self.given: Set[str] = set()
         self.own: Dict[str, Attempt] = {}
-        self.requests: Dict[str, int] = {}
-        self.answered: Set[str] = set()
+        self.requests: Dict[str, Asked] = {}
+        self.answered: Dict[str, str] = {}
         self.owed: Dict[str, Tuple[int, str]] = {}
         self.file = SpoolLog(turn.path)
         self.file.flush()
@@ -83,9 +98,9 @@ class SubmitterLog:
     def _on_record(self, header: Dict[str, Any], reference: Reference) -> None:
         name = header["r"]
         if name == "asking":
-            self.requests[header["name"]] = header["count"]
+            self.requests[header["name"]] = Asked(header["count"], header.get("class", DEFAULT), header.get("at_once"))
         elif name == "answered":
-            self.answered.add(header["name"])
+            self.answered[header["name"]] = str(header["job"])
         elif name == "refused":
             self.requests.pop(header["name"], None)
         elif name == "acked":

@@ -199,3 +199,17 @@ def test_output_is_shown_while_a_job_runs(cluster: SlurmCluster, tmp_path: Path)
     open_gate(cluster.login)
     assert run.finish(_LONG)[0].return_value == 0
     check_nothing_left(cluster)
+
+
+def test_allocations_for_many_jobs(cluster: SlurmCluster, tmp_path: Path):
+    """Four take all jobs, two at a time each, without a step of Slurm's per job. When no job is left they end by themselves."""
+    app = load_app()
+    host = login(cluster, slots=2, jobs="many", allocations=4, cpus=1, idle=2)
+    with launcher.Session.open(hosts=[host], folder=tmp_path / "out", callbacks=[app.Witness()]) as session:
+        jobs = [session.submit(app.quick, {"num": num}) for num in range(60)]
+        assert [job.result() for job in jobs] == [num * 10 for num in range(60)]
+        wait_until(lambda: set(allocations(cluster)) == {"COMPLETED"}, "all allocations end", _LONG)
+    assert Counter(lines(cluster.login, "ran")) == Counter(str(num) for num in range(60))
+    balanced(cluster)
+    assert 1 <= len(allocations(cluster)) <= 4
+    check_nothing_left(cluster)

@@ -12,8 +12,9 @@ import pytest
 
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.slurm import allocation
-from remote_agent.slurm.allocation import CLASS, PREPARED, Allocation, read_prepared, write_prepared
+from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prepared, write_prepared
 from remote_agent.slurm.batch import Batch, BatchError
+from remote_agent.slurm.classes import DEFAULT
 from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
@@ -53,7 +54,7 @@ class SteppedAllocation(SteppedAgent):
         self.pool = Pool(self.files, "submitter")
         self.incarnations = Incarnations(self.files)
         self.allocation = Allocation(
-            "r1", "h", where, "/bundle", 0o022, "22.0", slots=1, most=self.most, expects=self.expects, batch=self.batch
+            "r1", "h", where, "/bundle", 0o022, "22.0", Order(most=self.most, expects=self.expects), self.batch
         )
         return self.allocation
 
@@ -62,7 +63,7 @@ class SteppedAllocation(SteppedAgent):
         for num in nums:
             spec = job_spec(num=num, attempt=1)
             header = {"t": "job", "spec": spec.to_json(), "payload_blob": None}
-            self.pool.put(CLASS, spec.attempt_id, header, b"payload")  # type: ignore[arg-type]
+            self.pool.put(DEFAULT, spec.attempt_id, header, b"payload")  # type: ignore[arg-type]
 
     def seen(self) -> Incarnation:
         """What its log says."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote_agent.slurm import allocation
-from remote_agent.slurm.allocation import Allocation, write_prepared
+from remote_agent.slurm.allocation import Allocation, Order, write_prepared
 from remote_agent.slurm.heirs import OWED, Owed, owe
 from remote_agent.slurm.incarnations import FOLDER, Fate, Incarnations
 from remote_agent.slurm.pool import Pool
@@ -35,9 +35,7 @@ class Heir(SteppedAllocation):
         self.files = SharedFiles(where.spool, "submitter")
         self.pool = Pool(self.files, "submitter")
         self.incarnations = Incarnations(self.files)
-        self.allocation = Allocation(
-            "r1", "h", where, "/bundle", 0o022, self.name, slots=1, most=1, expects=0, batch=self.batch, owed=1
-        )
+        self.allocation = Allocation("r1", "h", where, "/bundle", 0o022, self.name, Order(owed=1), self.batch)
         return self.allocation
 
     def next_jobs(self):
