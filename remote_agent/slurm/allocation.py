@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -25,7 +26,7 @@ from remote_agent.slurm.batch import Batch
 from remote_agent.slurm.batch_slurm import Slurm
 from remote_agent.slurm.classes import DEFAULT
 from remote_agent.slurm.heirs import OWED, bury_own, inherit
-from remote_agent.slurm.incarnations import FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
 from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
@@ -98,7 +99,7 @@ class Allocation(Agent):
             files.make_folder(folder)
         own = files.make_folder(FOLDER, incarnation)
         self._pool = Pool(files, incarnation)
-        bury_own(files, self._pool, incarnation, host, order.requeue)
+        bury_own(files, self._pool, incarnation, host, order.requeue, batch.why_before() or ("node_failed", AGAIN))
         _wait_for_owed(files, order.owed)
         paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
         inherit(files, self._pool, paths, order.slots)
@@ -192,7 +193,7 @@ class Allocation(Agent):
                 self._accept(attempt)
         if self.attempts.has_active or self.queue:
             self._busy_at = now
-        elif not self.attempts.has_unsynced:
+        elif not self.attempts.has_unsynced and not self.attempts.has_unexplained:
             self._end_if_idle(now)
 
     @property
@@ -259,13 +260,13 @@ class Allocation(Agent):
         if self._end_by is None:
             self._end_by = now + _ANSWER
             found: List[Tuple[str, str]] = []
-            job = self._name.partition(".")[0]
+            job, _, restart = self._name.partition(".")
 
             def told(error: Optional[BaseException]) -> None:
                 self._why_ended = found[0] if found else self._why_ended
                 self._end_by = 0.0
 
-            self.background.submit(lambda: found.append(self._batch.why(job)), told)
+            self.background.submit(lambda: found.append(self._batch.why(job, int(restart))), told)
         elif now >= self._end_by:
             kind, why = self._why_ended
             self._close(why, kind)
@@ -346,7 +347,7 @@ def _wait_for_owed(files: SharedFiles, count: int) -> None:
 
 def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, options: Dict[str, str]) -> int:
     """Be the agent of the allocation in which this process runs, until it has nothing to do."""
-    batch = Slurm()
+    batch = Slurm(sys.stderr.fileno())
     job, restarts = (os.environ.get(name) for name in batch.variables())
     incarnation = "{}.{}".format(job, restarts or "0")
     shared = folders(run, host, workdir)

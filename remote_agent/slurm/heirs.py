@@ -18,7 +18,7 @@ from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, SpoolLog
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
-from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, Fate, Incarnation, holders, is_fenced, split_claim
+from remote_agent.slurm.incarnations import FOLDER, SETTLE, Fate, Incarnation, holders, is_fenced, split_claim
 from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
@@ -77,10 +77,12 @@ def inherit(files: SharedFiles, pool: Pool, paths: SpoolPaths, most: int) -> Lis
     return inherited
 
 
-def bury_own(files: SharedFiles, pool: Pool, incarnation: str, host: str, requeue: Mapping[str, int]) -> None:
+def bury_own(
+    files: SharedFiles, pool: Pool, incarnation: str, host: str, requeue: Mapping[str, int], ended: Tuple[str, str]
+) -> None:
     """Say what earlier starts of the same Slurm job owe, because nobody else may be there to say it. They are dead: this is a later one.
 
-    It waits until their logs can hold nothing more. What they took and did not start goes on.
+    `ended`: kind of the error, and why. It waits until their logs can hold nothing more. What they took and did not start goes on.
 
     Raises:
         OSError: the disk.
@@ -99,8 +101,7 @@ def bury_own(files: SharedFiles, pool: Pool, incarnation: str, host: str, requeu
             if fate is Fate.UNBEGUN and not rank:
                 make_next(pool, attempt, host, "", requeue)
             elif fate is not None and rank < MAX_HEIRS:
-                why = AGAIN if one.left is None else one.left
-                owe(files, "{}.{}".format(attempt, rank + 1), Owed(one.name, "node_failed", why))
+                owe(files, "{}.{}".format(attempt, rank + 1), Owed(one.name, *ended))
 
 
 def wait_for_logs(dead: List[Incarnation], pool: Pool) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from launcher import events
-from tests.end_to_end.test_slurm import check_nothing_left, login, wait_started
+from tests.end_to_end.test_slurm import check_nothing_left, login
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.hosts.slurm import SlurmCluster, running_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 #: Seconds that nothing here takes, however busy the machine is.
-_LONG = 400.0
+_LONG = 200.0
 
 
 @pytest.fixture
@@ -29,6 +29,16 @@ def preempting(tmp_path: Path) -> Iterator[SlurmCluster]:
 def preempt(cluster: SlurmCluster) -> None:
     """Take all nodes for a moment, for jobs that matter more."""
     cluster.ask("sbatch -p high --nodes=2 --exclusive --output=/dev/null --wrap 'sleep 1'")
+
+
+def wait_started(run: FaultyRun, count: int) -> None:
+    """Wait until this many attempts have begun, or the run is over."""
+
+    def is_so() -> bool:
+        assert not run.of(events.RunEnded), run.of(events.JobReturned)
+        return len(run.of(events.AttemptStarted)) >= count
+
+    run.wait_for(f"{count} attempts", is_so, _LONG)
 
 
 def paired(cluster: SlurmCluster, starts: int) -> None:

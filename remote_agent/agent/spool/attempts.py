@@ -198,6 +198,11 @@ class Attempts:
         """Whether its end is not in the log yet, because it is not known why it came."""
         return any(one is attempt for one, _ in self._unexplained)
 
+    @property
+    def has_unexplained(self) -> bool:
+        """Whether there is such an attempt."""
+        return bool(self._unexplained)
+
     def explain(self, kind: str = "", why: str = "") -> List[Attempt]:
         """Say why attempts have ended whose end waits for that; without a kind, nobody knows more than they said. Returns these attempts."""
         waiting, self._unexplained = self._unexplained, []
@@ -219,7 +224,7 @@ class Attempts:
     @property
     def has_unsynced(self) -> bool:
         """Whether something is being written to the disk, or read from it."""
-        return bool(self._unexplained or self._unsynced or self._files_under_way or self._reads_under_way)
+        return bool(self._unsynced or self._files_under_way or self._reads_under_way)
 
     @property
     def is_written(self) -> bool:
