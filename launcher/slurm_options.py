@@ -14,10 +14,10 @@ from launcher.errors import InventoryError
 from launcher.util.near import names_like
 from launcher.util.quoting import shown
 
-__all__ = ["MANY", "slurm_options"]
+__all__ = ["slurm_options"]
 
 #: `jobs`, if an allocation takes one job after the other.
-MANY = "many"
+_MANY = "many"
 _MOST = 10_000
 #: Kinds of an end after which a job can go on by itself.
 _REQUEUE_KINDS = ("preempted", "node_failed", "time_limit", "out_of_memory", "lost")
@@ -31,7 +31,7 @@ _PATTERNS = {
 
 
 def slurm_options(where: str, value: Any) -> dict[str, Any]:
-    """Check `slurm:` of a host. Returns it, with `jobs` as `slots` have it.
+    """Check `slurm:` of a host. Returns it.
 
     Raises:
         InventoryError: naming the field.
@@ -48,11 +48,9 @@ def slurm_options(where: str, value: Any) -> dict[str, Any]:
     for key, (pattern, what) in _PATTERNS.items():
         if key in value and not pattern.fullmatch(str(value[key])):
             raise InventoryError(f"{where}: {key}: {shown(value[key])} is not {what}")
-    if value.get("slots", 1) == 1:
-        return value
-    if value.get("jobs", MANY) != MANY:
+    if value.get("slots", 1) > 1 and value.get("jobs", _MANY) != _MANY:
         raise InventoryError(f"{where}: jobs: an allocation with slots={value['slots']} takes many jobs; leave it out")
-    return {**value, "jobs": MANY}
+    return value
 
 
 def _plain(where: str, value: Any) -> None:
@@ -66,8 +64,8 @@ def _count(where: str, value: Any) -> None:
 
 
 def _jobs(where: str, value: Any) -> None:
-    if isinstance(value, bool) or value not in (1, MANY):
-        raise InventoryError(f"{where}: {shown(value)} is neither 1 (each job has an allocation) nor {MANY}")
+    if isinstance(value, bool) or value not in (1, _MANY):
+        raise InventoryError(f"{where}: {shown(value)} is neither 1 (each job has an allocation) nor {_MANY}")
 
 
 def _idle(where: str, value: Any) -> None:

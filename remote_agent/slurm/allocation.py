@@ -148,6 +148,7 @@ class Allocation(Agent):
             hello["needs"] = part.to_json()
             hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
+        self.zygotes.threads = self.queue.threads
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         self.attempts.log.append({"r": "began", "node": node, "at": time.time(), "request": order.request})
         if self.queue.unusable_gpus:
@@ -305,7 +306,8 @@ class Allocation(Agent):
             why = _DONE
         elif not why and self._waiting == []:
             sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
-            patience = max(order.idle if order.most is None else 0.0, 0.0 if sees_all else SETTLE)
+            # One that came too late for any job is not needed.
+            patience = max(order.idle if order.most is None and self._taken else 0.0, 0.0 if sees_all else SETTLE)
             if now - self._busy_at >= patience:
                 why = _NOTHING
         if not why:

@@ -17,7 +17,7 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
 from remote_agent.slurm.allocation import IDLE_WORDS
 from remote_agent.slurm.batch import Batch, Limits, Listed, NoAnswer, NoRoom, Phase, Request
-from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown
+from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown, takes_many
 from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
 from remote_agent.slurm.heirs import OWED
@@ -28,12 +28,11 @@ from remote_agent.slurm.submitter_log import Asked, SubmitterLog
 from remote_agent.slurm.supply import Supply
 from remote_agent.system.background import BackgroundThread
 
-__all__ = ["MANY", "MOST", "Asking"]
+__all__ = ["MOST", "Asking"]
 
 #: The most jobs that the controller may have here at a time.
 MOST = 10_000
-#: `jobs` of `slurm:`, if an allocation takes one job after the other; and the most allocations at once, if the user does not say it.
-MANY = "many"
+#: The most allocations at once, if they take many jobs and the user does not say it.
 _MANY_AT_ONCE = 16
 #: Seconds: jobs that come one after the other are asked for together.
 _GATHER = 0.3
@@ -96,6 +95,8 @@ class Asking:
         #: The most allocations that one request may have; None until Slurm has said it.
         self._most: Optional[int] = None
         self._limit = Limit()
+        #: Class -> slots of its allocations, if no node is large enough for as many as the user says.
+        self._fewer_slots: Dict[str, int] = {}
         self._asked = 0
         #: Class -> allocations that ended and began nothing -> Slurm's word, or their own.
         self._fruitless: Dict[str, Dict[str, str]] = {}
@@ -140,17 +141,19 @@ class Asking:
 
     @property
     def _is_many(self) -> bool:
-        return bool(self.options.get("jobs") == MANY)
+        return takes_many(self.options)
+
+    def _slots_of(self, klass: str) -> int:
+        return self._fewer_slots.get(klass) or int(self.options.get("slots") or 1)
 
     def _demands(self) -> Dict[str, Demand]:
         """What each class needs."""
         owed = Counter(self._pool.class_of(attempt) or DEFAULT for attempt in self._owed())
-        slots = int(self.options.get("slots") or 1)
         found = {}
         for klass in sorted({*self._pool.classes(), *owed}):
             waiting = len([one for one in self._pool.waiting(klass) if one not in self._log.back])
-            coming, free = self._supply.of(klass, slots if self._is_many else None)
-            found[klass] = Demand(waiting + owed.get(klass, 0), slots, free, coming)
+            coming, free = self._supply.of(klass, is_many=self._is_many)
+            found[klass] = Demand(waiting + owed.get(klass, 0), self._slots_of(klass), free, coming)
         return found
 
     def _owed(self) -> List[str]:
@@ -193,8 +196,9 @@ class Asking:
     def _submit(self, klass: str, count: int, at_once: Optional[int]) -> None:
         name = "hrl-{}-{}-{}".format(self._paths.run, self._turn_number, self._asked)
         self._asked += 1
-        self._log.record("asking", name=name, count=count, at_once=at_once, **{"class": klass})
-        self._log.requests[name] = Asked(count, klass, at_once)
+        slots = self._slots_of(klass)
+        self._log.record("asking", name=name, count=count, slots=slots, at_once=at_once, **{"class": klass})
+        self._log.requests[name] = Asked(count, klass, slots, at_once)
         self._is_asking = True
         answer: List[str] = []
         request = self._request(name)
@@ -240,7 +244,7 @@ class Asking:
         ).format(paths.bundle)
         expects = len(self._pool.all_attempts()) + len(self._log.acked)
         role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask)]
-        role += ["--most", "0" if self._is_many else "1", "--slots", str(options.get("slots") or 1)]
+        role += ["--most", "0" if self._is_many else "1", "--slots", str(asked.slots)]
         role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
         role += ["--class", asked.klass, "--requeue", json.dumps(self._following.requeue)]
         role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
@@ -254,8 +258,9 @@ class Asking:
             asked.at_once,
             "#!/bin/sh\numask 077\nexec {}\n".format(command),
             os.path.join(paths.spool, "allocations", "%j.out"),
-            allocation_needs(asked.klass, options),
+            allocation_needs(asked.klass, options, asked.slots),
             tuple(options.get("options") or ()),
+            is_optional=asked.slots > 1,
         )
 
     def _on_answer(self, name: str, answer: List[str], error: Optional[BaseException]) -> None:
@@ -268,17 +273,7 @@ class Asking:
         if error is not None:
             self._log.record("refused", name=name, why=str(error))
             asked = self._log.requests.pop(name)
-            if isinstance(error, NoRoom):
-                if self._limit.refused(asked.tasks, self._supply.outstanding(), now):
-                    self._note("slurm: no room for more allocations now, so jobs wait: {}".format(error))
-                self._ask_at = self._limit.next(now)
-            else:
-                self._following.refuse_waiting(
-                    asked.klass,
-                    "Slurm refused an allocation for {}: {}; ask for less, or correct `slurm:` of the host".format(
-                        shown(asked.klass), error
-                    ),
-                )
+            self._on_refused(asked, error, now)
             return
         self._log.record("answered", name=name, job=answer[0])
         self._log.answered[name] = answer[0]
@@ -286,6 +281,23 @@ class Asking:
         self._polls, self._poll_at = 0, now + _POLLS[0]
         # There may be more to ask for: other classes, and what was too much for one request.
         self._ask_at = now
+
+    def _on_refused(self, asked: Asked, error: BaseException, now: float) -> None:
+        if isinstance(error, NoRoom):
+            if self._limit.refused(asked.tasks, self._supply.outstanding(), now):
+                self._note("slurm: no room for more allocations now, so jobs wait: {}".format(error))
+            self._ask_at = self._limit.next(now)
+        elif asked.slots > 1:
+            # No node may be large enough for so many of these jobs, and one for fewer.
+            self._fewer_slots[asked.klass] = asked.slots // 2
+            self._ask_at = now
+        else:
+            self._following.refuse_waiting(
+                asked.klass,
+                "Slurm refused an allocation for {}: {}; ask for less, or correct `slurm:` of the host".format(
+                    shown(asked.klass), error
+                ),
+            )
 
     # -- asking what has become of them --------------------------------------------------------------------------
 
@@ -357,9 +369,11 @@ class Asking:
 
     def _withdraw(self) -> None:
         """Cancel allocations that wait and that nobody needs."""
-        for klass, demand in self._demands().items():
-            for job, first, last in self._supply.withdraw(klass, demand.excess):
-                self._asks.submit(functools.partial(self._batch.withdraw, job, first, last), self._on_withdrawn)
+        names = [
+            name for klass, demand in self._demands().items() for name in self._supply.withdraw(klass, demand.excess)
+        ]
+        if names:
+            self._asks.submit(lambda: self._batch.cancel(names, waiting_only=True), self._on_withdrawn)
 
     def _on_withdrawn(self, error: Optional[BaseException]) -> None:
         if error is not None:

@@ -37,6 +37,7 @@ class Request(NamedTuple):
         output: the file of what it prints, where `%j` is the job's id.
         needs: what an allocation has (`partition`, `account`, `time`, `cpus`, `gpus`, `mem`, `nodes`), as the user wrote it.
         options: passed on as they are.
+        is_optional: it is to be refused if no node that is up has as much, because less will do.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Request(NamedTuple):
     output: str
     needs: Dict[str, str]
     options: Tuple[str, ...]
+    is_optional: bool = False
 
 
 class Limits(NamedTuple):
@@ -113,12 +115,6 @@ class Batch:
 
     def is_hopeless(self, reason: str) -> bool:
         """Whether an allocation that waits for this reason never starts, unless somebody changes the system."""
-        raise NotImplementedError
-
-    def withdraw(self, job: str, first: int, last: int) -> None:
-        """Cancel those allocations of a request that have not begun, from one to another. They are counted from 0. Those with higher numbers
-        begin later.
-        """
         raise NotImplementedError
 
     def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:

@@ -59,6 +59,7 @@ _REFUSED = (
     "unrecognized option",
     'Try "sbatch --help"',
 )
+_NO_NODE = "Requested node configuration is not available"
 _MAYBE = (
     "timed out",
     "timeout",
@@ -129,7 +130,14 @@ class Slurm(Batch):
             needs.append("--signal=B:TERM@{}".format(_warning(request.needs)))
         command += ["--output", request.output, "--open-mode", "append", "--requeue", *needs, *request.options]
         try:
+            if request.is_optional:
+                # sbatch takes some of what no node has, and lets it wait for ever.
+                said = _start([command[0], "--test-only", *command[1:]], request.script).stderr.strip()
+                if _NO_NODE in said:
+                    raise Refused(said[-500:])
             done = _start(command, request.script)
+        except Refused:
+            raise
         except BatchError as error:
             raise NoAnswer(str(error)) from None
         said = done.stderr.strip()
@@ -159,10 +167,6 @@ class Slurm(Batch):
     def is_hopeless(self, reason: str) -> bool:
         """Limits of a partition, of an account or of a QOS for one job do not go away; see `Batch.is_hopeless`."""
         return reason in _HOPELESS
-
-    def withdraw(self, job: str, first: int, last: int) -> None:
-        """Call scancel; see `Batch.withdraw`."""
-        self._run("scancel", "--state", "PENDING", "{}_[{}-{}]".format(job, first, last))
 
     def cancel(self, names: Sequence[str], *, waiting_only: bool = False) -> None:
         """Call scancel; see `Batch.cancel`."""

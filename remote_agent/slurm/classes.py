@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from remote_agent.protocol.resources import Resources
 
-__all__ = ["DEFAULT", "allocation_needs", "class_of", "needs_of", "part_of", "shown"]
+__all__ = ["DEFAULT", "allocation_needs", "class_of", "needs_of", "part_of", "shown", "takes_many"]
 
 #: The class of jobs that say nothing.
 DEFAULT = "default"
@@ -20,7 +20,13 @@ _MEMORY = re.compile(r"([0-9]+)([KMGT]?)B?", re.IGNORECASE)
 _MIB = 1 << 20
 #: In bytes. A number alone is megabytes, as in sbatch.
 _UNITS = {"K": 1 << 10, "": _MIB, "M": _MIB, "G": 1 << 30, "T": 1 << 40}
+_MANY = "many"
 _PASSED = ("partition", "account", "time", "nodes")
+
+
+def takes_many(options: Mapping[str, Any]) -> bool:
+    """Whether an allocation takes one job after the other. `options`: what `slurm:` of the host says."""
+    return bool(options.get("jobs") == _MANY or (options.get("slots") or 1) > 1)
 
 
 def class_of(needs: Optional[Resources]) -> str:
@@ -49,9 +55,8 @@ def part_of(klass: str, options: Mapping[str, Any]) -> Optional[Resources]:
     )
 
 
-def allocation_needs(klass: str, options: Mapping[str, Any]) -> Dict[str, str]:
-    """What an allocation for a class has, as `Request.needs`."""
-    slots = options.get("slots") or 1
+def allocation_needs(klass: str, options: Mapping[str, Any], slots: int) -> Dict[str, str]:
+    """What an allocation with so many slots for a class has, as `Request.needs`."""
     needs = {name: str(options[name]) for name in _PASSED if options.get(name)}
     part = part_of(klass, options)
     gpus, cpus, mem = (str(options.get(name) or "") for name in ("gpus", "cpus", "mem"))

@@ -22,9 +22,9 @@ from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, T
 from remote_agent.protocol.resources import Resources, Room
 from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.allocation import PREPARED, write_prepared
-from remote_agent.slurm.asking import MANY, MOST, Asking
+from remote_agent.slurm.asking import MOST, Asking
 from remote_agent.slurm.batch import Batch, Listed, Phase
-from remote_agent.slurm.classes import class_of
+from remote_agent.slurm.classes import class_of, takes_many
 from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
@@ -148,8 +148,12 @@ class Submitter:
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
+<<<<<<< HEAD
         self._following.short_jobs = None if options.get("jobs") == MANY else ShortJobs()
         self._following.requeue = agree(self._files, options.get("requeue"))
+=======
+        self._following.short_jobs = None if takes_many(options) else ShortJobs()
+>>>>>>> w-slurm-a
         self._controller.handlers.update(
             job=self._on_job,
             cancel=self._on_cancel,

@@ -29,11 +29,13 @@ class Asked(NamedTuple):
     Attributes:
         tasks: how many they are.
         klass: the class of jobs for which they are.
+        slots: how many jobs each runs at once.
         at_once: how many of them may run at a time; None for all.
     """
 
     tasks: int
     klass: str
+    slots: int
     at_once: Optional[int]
 
 
@@ -98,7 +100,9 @@ class SubmitterLog:
     def _on_record(self, header: Dict[str, Any], reference: Reference) -> None:
         name = header["r"]
         if name == "asking":
-            self.requests[header["name"]] = Asked(header["count"], header.get("class", DEFAULT), header.get("at_once"))
+            self.requests[header["name"]] = Asked(
+                header["count"], header.get("class", DEFAULT), header.get("slots", 1), header.get("at_once")
+            )
         elif name == "answered":
             self.answered[header["name"]] = str(header["job"])
         elif name == "refused":

@@ -4,7 +4,7 @@ Rule: what Slurm listed the last time counts, with what the allocations' own log
 """
 
 from collections import Counter
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
 from remote_agent.slurm.batch import Listed, Phase
 from remote_agent.slurm.classes import DEFAULT
@@ -31,8 +31,8 @@ class Supply:
         self._incarnations = incarnations
         self._pool = pool
         self._seen: Dict[str, _Seen] = {}
-        #: Name of a request -> how many of its last allocations were cancelled.
-        self._withdrawn: Dict[str, int] = {}
+        #: Requests of which those that waited were cancelled.
+        self._withdrawn: Set[str] = set()
 
     def class_of(self, request: str) -> str:
         """The class for which a request is."""
@@ -70,16 +70,18 @@ class Supply:
             min(self._outstanding(name), asked.at_once or asked.tasks) for name, asked in self._log.requests.items()
         )
 
-    def of(self, klass: str, slots: Optional[int]) -> Tuple[int, int]:
-        """Return how many allocations for a class have not begun, and how many slots are free of those that have. `slots`: None if each takes one
-        job.
+    def of(self, klass: str, *, is_many: bool) -> Tuple[int, int]:
+        """Return how many allocations for a class have not begun, and how many slots are free of those that have. `is_many`: each takes more
+        than one job.
         """
         begun = [one for one in self._begun() if self.class_of(one.request) == klass]
         taken = Counter(self._pool.takers().values())
         free = 0
         for one in begun:
             done = len([attempt for attempt in one.attempts.values() if attempt.final is not None])
-            free += max(0, 1 - taken[one.name] if slots is None else slots - max(0, taken[one.name] - done))
+            asked = self._log.requests.get(one.request)
+            slots = asked.slots if asked is not None else 1
+            free += max(0, slots - max(0, taken[one.name] - done) if is_many else 1 - taken[one.name])
         return max(0, self.outstanding_of(klass) - len(begun)), free
 
     def _begun(self) -> List[Incarnation]:
@@ -101,16 +103,16 @@ class Supply:
 
     # -- what nobody needs ---------------------------------------------------------------------------------------
 
-    def withdraw(self, klass: str, count: int) -> Iterator[Tuple[str, int, int]]:
-        """Yield (id of a request, first, last) of allocations to cancel, up to so many of those that Slurm listed as waiting: the last ones."""
-        for name in reversed(list(self._log.requests)):
-            asked, seen = self._log.requests[name], self._seen.get(name)
-            if asked.klass != klass or seen is None or name not in self._log.answered:
-                continue
-            some = min(count, seen.waiting)
-            if some > 0:
-                last = asked.tasks - 1 - self._withdrawn.get(name, 0)
-                self._withdrawn[name] = self._withdrawn.get(name, 0) + some
-                self._seen[name] = seen._replace(waiting=seen.waiting - some)
-                count -= some
-                yield self._log.answered[name], max(0, last - some + 1), max(0, last)
+    def withdraw(self, klass: str, excess: int) -> List[str]:
+        """Return the names of requests of which all that wait are to be cancelled, if so many of a class are not needed. Slurm can do so only with
+        all of a request.
+        """
+        found = []
+        for name, asked in self._log.requests.items():
+            seen = self._seen.get(name)
+            if asked.klass == klass and seen is not None and 0 < seen.waiting <= excess:
+                excess -= seen.waiting
+                self._seen[name] = seen._replace(waiting=0)
+                self._withdrawn.add(name)
+                found.append(name)
+        return found

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import launcher
 from launcher import events
 from tests.end_to_end.test_slurm import check_nothing_left, login
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.hosts.slurm import SlurmCluster, running_cluster
+from tests.remote_agent.agents import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -41,10 +43,10 @@ def wait_started(run: FaultyRun, count: int) -> None:
     run.wait_for(f"{count} attempts", is_so, _LONG)
 
 
-def paired(cluster: SlurmCluster, starts: int) -> None:
-    """So many start hooks have fired, and each has its end hook."""
+def paired(cluster: SlurmCluster, starts: int, open_: int = 0) -> None:
+    """So many start hooks have fired, and each has its end hook, but for those of jobs that run."""
     hooks = Counter(one.split()[0] for one in lines(cluster.login, "hooks"))
-    assert hooks == Counter(start=starts, end=starts)
+    assert hooks == Counter(start=starts, end=starts - open_)
 
 
 def test_a_preempted_job_goes_on_from_its_checkpoint(preempting: SlurmCluster, tmp_path: Path):
@@ -61,3 +63,31 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(preempting: SlurmCluster, t
     assert len(run.of(events.JobReturned)) == 1
     paired(preempting, 2)
     check_nothing_left(preempting)
+
+
+def detached(cluster: SlurmCluster, folder: Path, task: str, **slurm: object) -> None:
+    """Submit a job, see it run, and leave it alone."""
+    app = load_app()
+    with launcher.Session.open(hosts=[login(cluster, **slurm)], folder=folder, callbacks=[app.Witness()]) as session:
+        session.submit(getattr(app, task), {"num": 0})
+        wait_until(lambda: lines(cluster.login, "ran"), "the job runs", seconds=_LONG)
+        session.detach()
+    wait_until(
+        lambda: not [one for one in cluster.login.processes() if "connect" in one], "the login node is free", _LONG
+    )
+
+
+def test_a_job_whose_node_died_goes_on_without_a_controller(tmp_path: Path):
+    """Slurm starts its allocation again, which fires the end hooks that the dead one owes, and then runs the next attempt from its checkpoint."""
+    with running_cluster(tmp_path / "login", NODES=2) as cluster:
+        detached(cluster, tmp_path / "out", "resumes")
+        (node,) = cluster.ask("squeue -h -t R -o %N").split()
+        cluster.do("kill-node", node)
+        wait_until(lambda: len(lines(cluster.login, "ran")) == 2, "the next attempt", seconds=_LONG)
+        paired(cluster, 2, open_=1)
+        open_gate(cluster.login)
+        with launcher.Session.resume(tmp_path / "out") as session:
+            (job,) = session.as_completed()
+            assert job.result() == {"attempt": 2, "step": 1, "after": ["node_failed"]}
+        paired(cluster, 2)
+        check_nothing_left(cluster)

@@ -9,11 +9,11 @@ from launcher.slurm_options import slurm_options
 
 
 def test_what_an_allocation_has() -> None:
-    """As the user wrote it. With several slots, an allocation takes many jobs."""
+    """As the user wrote it."""
     slurm = {"partition": "gpu", "time": "4:00:00", "cpus": 8, "gpus": "a100:1", "mem": "32G", "options": ["-C a100"]}
     assert slurm_options("here", slurm) == slurm
     assert slurm_options("here", {"jobs": "many", "idle": 0}) == {"jobs": "many", "idle": 0}
-    assert slurm_options("here", {"slots": 2}) == {"slots": 2, "jobs": "many"}
+    assert slurm_options("here", {"slots": 2}) == {"slots": 2}
     assert slurm_options("here", {"slots": 1}) == {"slots": 1}
 
 

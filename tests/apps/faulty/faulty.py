@@ -62,6 +62,12 @@ def whose(cfg):
     return f"{cfg.whose}'s {cfg.num}"
 
 
+def share(cfg):
+    """Waits for the gate, and says what it has of its node."""
+    gated(cfg)
+    return {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURM_JOB_ID")}
+
+
 def hungry(cfg):
     """Waits for the gate; the first of them then wants more memory than there is."""
     value = gated(cfg)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from remote_agent.protocol.resources import Resources
-from remote_agent.slurm.classes import DEFAULT, allocation_needs, class_of, needs_of, part_of, shown
+from remote_agent.slurm.classes import DEFAULT, allocation_needs, class_of, needs_of, part_of, shown, takes_many
 
 GIB = 1 << 30
 
@@ -50,7 +50,7 @@ def test_a_class_is_named_by_what_its_jobs_need() -> None:
 )
 def test_what_an_allocation_has(needs: Resources | None, options: dict[str, Any], has: dict[str, str]) -> None:
     """What a job says takes the place of what `slurm:` says; as much for each slot."""
-    assert allocation_needs(class_of(needs), options) == has
+    assert allocation_needs(class_of(needs), options, options.get("slots", 1)) == has
 
 
 def test_what_each_job_has() -> None:
@@ -60,3 +60,13 @@ def test_what_each_job_has() -> None:
     assert part_of(class_of(Resources(2, 1, 0)), options) == Resources(2, 8, 2 * GIB)
     assert part_of(class_of(Resources(0, 3, GIB)), options) == Resources(1, 3, GIB)
     assert part_of(class_of(Resources(0, 1, 5)), {}) == Resources(0, 1, 5)
+
+
+def test_an_allocation_with_slots_takes_many_jobs() -> None:
+    """As one does for which the user says it."""
+    assert [takes_many(options) for options in ({}, {"slots": 1, "jobs": 1}, {"slots": 2}, {"jobs": "many"})] == [
+        False,
+        False,
+        True,
+        True,
+    ]

@@ -27,7 +27,7 @@ class Run:
         self.incarnations = Incarnations(self.files)
         self.pool = Pool(self.files, "submitter-1")
         self.supply = Supply(self.log, self.incarnations, self.pool)
-        self.log.requests["r"] = Asked(4, "c", 2)
+        self.log.requests["r"] = Asked(4, "c", 2, 2)
         self.log.answered["r"] = "100"
         self._logs: list[SpoolLog] = []
 
@@ -56,17 +56,17 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 def test_all_of_a_request_count_until_slurm_or_their_logs_say_more(run: Run) -> None:
     """Those that have left do not count. A slot of one that has begun is free until it has taken a job."""
-    assert run.supply.of("c", 2) == (4, 0)
-    assert (run.supply.of("other", 2), run.supply.outstanding_of("other")) == ((0, 0), 0)
+    assert run.supply.of("c", is_many=True) == (4, 0)
+    assert (run.supply.of("other", is_many=True), run.supply.outstanding_of("other")) == ((0, 0), 0)
     assert (run.supply.outstanding(), run.supply.at_once()) == (4, 2)
     run.allocation(101)
     run.allocation(102, {"r": "left", "why": "no job waits"})
-    assert run.supply.of("c", 2) == (2, 2)
-    assert run.supply.of("c", None) == (2, 1)
+    assert run.supply.of("c", is_many=True) == (2, 2)
+    assert run.supply.of("c", is_many=False) == (2, 1)
     taker = Pool(SharedFiles(run.files.root, "101.0"), "101.0")
     assert taker.take("3.1")
-    assert run.supply.of("c", 2) == (2, 1)
-    assert run.supply.of("c", None) == (2, 0)
+    assert run.supply.of("c", is_many=True) == (2, 1)
+    assert run.supply.of("c", is_many=False) == (2, 0)
 
 
 def test_what_slurm_lists_counts(run: Run) -> None:
@@ -74,21 +74,21 @@ def test_what_slurm_lists_counts(run: Run) -> None:
     run.allocation(101)
     run.listed(j101=Phase.ALIVE, j102=Phase.ALIVE, j100=Phase.WAITING, j99=Phase.WAITING, j98=Phase.ENDED)
     assert run.supply.outstanding() == 4
-    assert run.supply.of("c", 1) == (3, 1)
+    assert run.supply.of("c", is_many=False) == (3, 1)
     run.allocation(102, {"r": "left", "why": "no job waits"})
     assert run.supply.outstanding() == 3
     run.listed(j102=Phase.ALIVE)
     assert run.supply.outstanding() == 0
 
 
-def test_the_last_of_those_that_wait_are_withdrawn(run: Run) -> None:
-    """As far as Slurm lists them, once."""
-    assert list(run.supply.withdraw("c", 4)) == []
+def test_those_that_wait_are_withdrawn_by_request(run: Run) -> None:
+    """As far as Slurm lists them, once, and only if none of them is needed."""
+    assert run.supply.withdraw("c", 4) == []
     run.listed(j101=Phase.ALIVE, j100=Phase.WAITING, j99=Phase.WAITING, j98=Phase.WAITING)
-    assert list(run.supply.withdraw("other", 4)) == []
+    assert run.supply.withdraw("other", 4) == []
+    assert run.supply.withdraw("c", 2) == []
     assert not run.supply.is_withdrawn("r")
-    assert list(run.supply.withdraw("c", 1)) == [("100", 3, 3)]
-    assert list(run.supply.withdraw("c", 9)) == [("100", 1, 2)]
-    assert list(run.supply.withdraw("c", 9)) == []
+    assert run.supply.withdraw("c", 3) == ["r"]
+    assert run.supply.withdraw("c", 9) == []
     assert run.supply.is_withdrawn("r")
     assert run.supply.outstanding() == 1
