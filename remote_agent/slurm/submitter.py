@@ -148,12 +148,8 @@ class Submitter:
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
-<<<<<<< HEAD
-        self._following.short_jobs = None if options.get("jobs") == MANY else ShortJobs()
-        self._following.requeue = agree(self._files, options.get("requeue"))
-=======
         self._following.short_jobs = None if takes_many(options) else ShortJobs()
->>>>>>> w-slurm-a
+        self._following.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
             cancel=self._on_cancel,
