@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from remote_agent.job import RemoteJobError as RemoteJobError
     from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
+    from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
     from remote_agent.job_process.current import current_job as current_job
     from remote_agent.job_process.reports import StopRequested as StopRequested
     from remote_agent.job_process.reports import report as report
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _CONTENTS = {
     "Callback": "remote_agent.callbacks.base",
     "CurrentJob": "remote_agent.job_process.current",
+    "EarlierAttempt": "remote_agent.job_process.current",
     "Job": "launcher.session.session",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
@@ -57,6 +59,7 @@ _CONTENTS = {
 __all__ = [
     "Callback",
     "CurrentJob",
+    "EarlierAttempt",
     "Job",
     "JobError",
     "JobReturn",

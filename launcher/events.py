@@ -213,7 +213,7 @@ class OutputArrived(EventBase):
 class AttemptEnded(EventBase):
     """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED. `stopped`: it was asked to stop, and has learned it.
 
-    `resources_used`: a ResourcesUsed, whose `bytes_out` counts the value alone; None if its host has told nothing.
+    `resources_used`: a ResourcesUsed, whose `bytes_out` counts the value alone; None if its host has told nothing. `again`: its host has made the next attempt itself.
     """
 
     kind: ClassVar[str] = "attempt_ended"
@@ -225,6 +225,7 @@ class AttemptEnded(EventBase):
     error: dict[str, Any] | None
     stopped: bool = False
     resources_used: dict[str, Any] | None = None
+    again: bool = False
 
 
 @frozen

@@ -523,6 +523,7 @@ class RunSetup:
             max_output_bytes=options.max_output_bytes,
             children_timeout=options.children_timeout,
             needs=needs,
+            earlier=[],
         )
         return QueuedJob(num, tuple(overrides), output_dir, payload, spec, failure)
 

@@ -112,7 +112,8 @@ class RunningJobs:
         slot_env: Dict[str, Optional[str]] = dict(self._variables(attempt))
         slot_env[TOKEN] = self._paths.token(attempt)
         slot_env[REPORTS] = self._paths.reports(attempt)
-        job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
+        earlier = [self._paths.with_folder(one, attempt.spec) for one in attempt.spec.earlier]
+        job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt), earlier=earlier)
         return ForkSpec(job, slot_env, self._paths.spool, payload_file, attempt.cpus, self._queue.threads)
 
     def _variables(self, attempt: Attempt) -> Dict[str, str]:

@@ -305,12 +305,13 @@ class Started(TypedDict):
 
 
 class Final(TypedDict):
-    """The result of an attempt. `envelope`: an Envelope."""
+    """The result of an attempt. `envelope`: an Envelope. `again`: the host has made the next attempt itself, which it runs or has run."""
 
     t: Literal["final"]
     attempt: str
     envelope: Dict[str, Any]
     parts: Dict[str, Any]
+    again: bool
 
 
 class Chunk(TypedDict):
@@ -424,12 +425,13 @@ class Looked(TypedDict):
 
 
 class Dropped(TypedDict):
-    """An attempt is given back without having started, and never will. `asked`: it was asked for with `take_back`."""
+    """An attempt is given back without having started, and never will. `asked`: it was asked for with `take_back`. `again`: see `final`."""
 
     t: Literal["dropped"]
     attempt: str
     why: str
     asked: bool
+    again: bool
 
 
 class Opened(TypedDict):
@@ -661,8 +663,8 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     },
     "missing": {"manifest": None, "more": False},
     "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list, "imported": None},
-    "dropped": {"asked": False},
-    "final": {"parts": dict},
+    "dropped": {"asked": False, "again": False},
+    "final": {"parts": dict, "again": False},
     "chunk": {"path": "", "mode": 0, "mtime": None, "parts": None},
     "tree": {"folders": list, "links": list},
     "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list},
