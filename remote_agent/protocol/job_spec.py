@@ -9,6 +9,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError, read, to_json
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.trace import is_trace
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]
 
@@ -22,6 +23,7 @@ _EARLIER = {
     "max_output_bytes": None,
     "children_timeout": 2.0,
     "needs": None,
+    "trace": "",
 }
 
 
@@ -37,6 +39,7 @@ class JobSpec(NamedTuple):
         max_output_bytes: the cap of stdout and of stderr.
         children_timeout: seconds that leftover processes in the job's session have to end.
         needs: what it takes of its host; None for what the run says, or the host's usual part.
+        trace: the trace that the spans of its attempts belong to (`remote_agent.protocol.trace`); empty for none.
     """
 
     num: int
@@ -52,6 +55,7 @@ class JobSpec(NamedTuple):
     max_output_bytes: Optional[int]
     children_timeout: float
     needs: Optional[Resources]
+    trace: str
 
     @property
     def attempt_id(self) -> str:
@@ -76,6 +80,8 @@ class JobSpec(NamedTuple):
         for name, text in (("output_dir", spec.output_dir), ("zygote", spec.zygote)):
             if "\0" in text:
                 raise FieldError("job", name, text)
+        if spec.trace and not is_trace(spec.trace):
+            raise FieldError("job", "trace", spec.trace)
         for name, number in zip(_LIMITS, (*spec[5:9], spec.max_output_bytes, spec.children_timeout)):
             if number is not None and number < 0:
                 raise FieldError("job", name, number)

@@ -481,6 +481,7 @@ def unknown_spec(attempt_id: str) -> JobSpec:
         max_output_bytes=None,
         children_timeout=2.0,
         needs=None,
+        trace="",
     )
 
 
