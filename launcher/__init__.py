@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from launcher.api import multirun as multirun
     from launcher.api import run as run
     from launcher.errors import LauncherError as LauncherError
+    from launcher.notification import NotifyCallback as NotifyCallback
     from launcher.options import LaunchConf as LaunchConf
     from launcher.session.session import Job as Job
     from launcher.session.session import Session as Session
@@ -45,6 +46,7 @@ _CONTENTS = {
     "LaunchConf": "launcher.options",
     "LauncherError": "launcher.errors",
     "LogJobReturnCallback": "remote_agent.callbacks.builtin",
+    "NotifyCallback": "launcher.notification",
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "RemoteJobError": "remote_agent.job",
     "ResourcesUsed": "remote_agent.job",
@@ -67,6 +69,7 @@ __all__ = [
     "LaunchConf",
     "LauncherError",
     "LogJobReturnCallback",
+    "NotifyCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
     "ResourcesUsed",

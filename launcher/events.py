@@ -271,7 +271,10 @@ class OutputsUnmatched(EventBase):
 
 @frozen
 class HookFired(EventBase):
-    """A hook fired. For hooks on a host, the event comes when the attempt ends. `side` is controller or host."""
+    """A hook fired. For hooks on a host, the event comes when the attempt ends. `side` is controller or host.
+
+    `began_at` is by the clock of that side. It and `seconds` are None if nobody knows.
+    """
 
     kind: ClassVar[str] = "hook"
     hook: str
@@ -280,6 +283,9 @@ class HookFired(EventBase):
     ok: bool
     num: int | None = None
     host: str = ""
+    attempt: int | None = None
+    began_at: float | None = None
+    seconds: float | None = None
 
 
 @frozen
