@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from launcher.display.controls import Controls
     from launcher.live.output import LiveOutput
 
-__all__ = ["Display", "make_display"]
+__all__ = ["Display", "keyboard", "make_display"]
 
 
 class Display(Protocol):
@@ -59,7 +59,7 @@ def make_display(
 
         console = PatientConsole(file=stream)
         if console.is_terminal and not console.is_dumb_terminal:
-            return LiveDisplay(tally, console, verbose=verbose, total=total, live=live, keys=_keyboard())
+            return LiveDisplay(tally, console, verbose=verbose, total=total, live=live, keys=keyboard())
 
     def write(line: str) -> None:
         stream.write(line + "\n")
@@ -68,7 +68,7 @@ def make_display(
     return LineDisplay(tally, write, verbose=verbose, quiet=quiet, total=total, live=live)
 
 
-def _keyboard() -> int | None:
+def keyboard() -> int | None:
     """The descriptor of the terminal that the user types on; None if there is none, or if it is not ours."""
     try:
         fd = sys.stdin.fileno() if sys.stdin is not None else -1
