@@ -179,6 +179,12 @@ class ListGpus(TypedDict):
     gpus: Union[List[Any], int, str, None]
 
 
+class ListUse(TypedDict):
+    """A question for what runs on the host now."""
+
+    t: Literal["list_use"]
+
+
 class CompareEnvironment(TypedDict):
     """What of an environment is there; the payload is an EnvironmentSpec."""
 
@@ -403,6 +409,12 @@ class GpusListed(TypedDict):
     more: bool
 
 
+class UseListed(TypedDict):
+    """The answer to `list_use`; the payload is a JSON object."""
+
+    t: Literal["use_listed"]
+
+
 class EnvironmentCompared(TypedDict):
     """The answer to `compare_environment`; the payload is a JSON object."""
 
@@ -601,6 +613,7 @@ FromController = Union[
     Survey,
     ListEnvironments,
     ListGpus,
+    ListUse,
     CompareEnvironment,
     Remove,
     Ping,
@@ -623,6 +636,7 @@ FromAgent = Union[
     Surveyed,
     EnvironmentsListed,
     GpusListed,
+    UseListed,
     EnvironmentCompared,
     Removed,
     Looked,
