@@ -19,12 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import loopback, suites
+from benchmarks.display import display
 from benchmarks.environments import environments
 from benchmarks.gpus import gpus
 from benchmarks.measure import compile_all
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus}
+SUITES = {**suites.SUITES, "display": display, "environments": environments, "gpus": gpus}
 
 
 def main() -> None:
