@@ -22,10 +22,11 @@ from benchmarks import loopback, suites
 from benchmarks.display import display
 from benchmarks.environments import environments
 from benchmarks.gpus import gpus
+from benchmarks.kept import kept
 from benchmarks.measure import compile_all
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "display": display, "environments": environments, "gpus": gpus}
+SUITES = {**suites.SUITES, "display": display, "environments": environments, "gpus": gpus, "kept": kept}
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "show": Command("launcher.cli.commands.show:show", "Show a run, or one job with all its attempts."),
     "report": Command("launcher.cli.commands.report:report", "Write the report of a run: a page for a browser."),
     "table": Command("launcher.cli.commands.table:table", "Write what jobs were and returned, for other programs."),
+    "trace": Command("launcher.cli.commands.trace:trace", "Send the trace of a run to OpenTelemetry."),
     "logs": Command("launcher.cli.commands.logs:logs", "Show what a job printed."),
     "attach": Command("launcher.cli.commands.attach:attach", "Resume a run: show its progress and finish it."),
     "resume": Command("launcher.cli.commands.attach:attach", "The same as attach."),
