@@ -19,13 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import loopback, suites
+from benchmarks.display import display
 from benchmarks.environments import environments
 from benchmarks.gpus import gpus
 from benchmarks.kept import kept
 from benchmarks.measure import compile_all
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus, "kept": kept}
+SUITES = {**suites.SUITES, "display": display, "environments": environments, "gpus": gpus, "kept": kept}
 
 
 def main() -> None:
