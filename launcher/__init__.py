@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from remote_agent.job import JobReturn as JobReturn
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
+    from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
+    from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
     from remote_agent.job_process.current import current_job as current_job
     from remote_agent.job_process.reports import StopRequested as StopRequested
     from remote_agent.job_process.reports import report as report
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _CONTENTS = {
     "Callback": "remote_agent.callbacks.base",
     "CurrentJob": "remote_agent.job_process.current",
+    "EarlierAttempt": "remote_agent.job_process.current",
     "Job": "launcher.session.session",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
@@ -46,6 +49,7 @@ _CONTENTS = {
     "NotifyCallback": "launcher.notification",
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "RemoteJobError": "remote_agent.job",
+    "ResourcesUsed": "remote_agent.job",
     "Session": "launcher.session.session",
     "StopRequested": "remote_agent.job_process.reports",
     "current_job": "remote_agent.job_process.current",
@@ -57,6 +61,7 @@ _CONTENTS = {
 __all__ = [
     "Callback",
     "CurrentJob",
+    "EarlierAttempt",
     "Job",
     "JobError",
     "JobReturn",
@@ -67,6 +72,7 @@ __all__ = [
     "NotifyCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
+    "ResourcesUsed",
     "Session",
     "StopRequested",
     "current_job",

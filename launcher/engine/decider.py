@@ -408,6 +408,10 @@ class Decider:
             envelope.duration,
             None if envelope.error is None else envelope.error.to_json(),
             stopped=envelope.stopped,
+            resources_used=None
+            if envelope.resources_used is None
+            else {**envelope.resources_used.to_json(), "bytes_out": fact.parts.size},
+            again=fact.again,
         )
         if not made:
             return
@@ -438,8 +442,10 @@ class Decider:
 
     def _take_collected(self, at: float, fact: facts.Collected, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
-        unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
-        made = self._scheduler.observe_collected(at, fact.host, num, attempt)
+        state = self._scheduler.current(num, attempt, fact.host)
+        unmatched = self._unmatched(at, fact, state)
+        size = sum(fact.sizes.get(name, 0) for name in ("bytes", "stdout", "stderr"))
+        made = self._scheduler.observe_collected(at, fact.host, num, attempt, size)
         if not made:
             # It came a second time, or is not the current attempt. In either case the host may forget it.
             if self._scheduler.current(num, attempt, fact.host) is None:
@@ -457,6 +463,9 @@ class Decider:
                 decided.add([events.Warned(at, "output", cut, "", num, fact.host)])
         decided.add(unmatched)
         decided.add(made)
+        if state is not None and (state.ended or {}).get("again") and num not in self._scheduler.jobs:
+            # The user has cancelled the job in the meantime, so the attempt that its host has made must not go on.
+            decided.act(self._links[fact.host].cancel, [f"{num}.{attempt + 1}"])
 
     def _unmatched(self, at: float, fact: facts.Collected, state: UnfinishedJob | None) -> list[events.Event]:
         """Return the output patterns that matched no file of a completed job. A failed job may not have written its files yet."""
@@ -478,9 +487,14 @@ class Decider:
         if self._given_back[fact.host, num] > limit("given_back"):
             self._break_with(at, fact.host, TooMuch("given_back", self._given_back[fact.host, num]), decided)
             return
-        if not fact.asked:
+        if not fact.asked and not fact.again:
             decided.add(self._scheduler.observe_closed(at, fact.host, fact.why, may_open=True))
-        decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why, asked=fact.asked))
+        made = self._scheduler.observe_dropped(
+            at, fact.host, num, attempt, fact.why, asked=fact.asked, again=fact.again
+        )
+        decided.add(made)
+        if fact.again and made and num not in self._scheduler.jobs:
+            decided.act(self._links[fact.host].cancel, [f"{num}.{attempt + 1}"])
 
     def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
         """Give up a host that broke a limit over several messages."""

@@ -288,6 +288,11 @@ class RunSession:
         if self._engine is not None:
             self._engine.interrupt(why, kill=kill)
 
+    @property
+    def runs_hook(self) -> bool:
+        """Whether a hook runs here now."""
+        return self._engine is not None and self.hooks.thread is not None
+
     def show_signal(self, text: str) -> None:
         """Show the user what follows from a signal."""
         if self._engine is not None:

@@ -537,6 +537,7 @@ class RunSetup:
             max_output_bytes=options.max_output_bytes,
             children_timeout=options.children_timeout,
             needs=needs,
+            earlier=[],
             trace=self.trace.trace if self.trace is not None else "",
         )
         return QueuedJob(num, tuple(overrides), output_dir, payload, spec, failure)

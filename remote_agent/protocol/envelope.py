@@ -6,7 +6,7 @@ it unchanged, or refuse it and name the field.
 
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from remote_agent.job import JobError
+from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["Envelope"]
@@ -36,6 +36,7 @@ _ABSENT = {
     "code": dict,
     "abort": None,
     "stopped": False,
+    "resources_used": None,
 }
 
 
@@ -51,6 +52,7 @@ class Envelope(NamedTuple):
         code: the snapshot that ran.
         abort: the callback that asked to stop the run.
         stopped: the job was asked to stop, and has learned it from a report.
+        resources_used: what the job has used, as far as its host has told.
     """
 
     status: str
@@ -63,6 +65,7 @@ class Envelope(NamedTuple):
     code: Dict[str, Any]
     abort: Optional[str]
     stopped: bool
+    resources_used: Optional[ResourcesUsed]
 
     @classmethod
     def of_failure(
@@ -74,11 +77,18 @@ class Envelope(NamedTuple):
     ) -> "Envelope":
         """Make the envelope of a failed job whose process did not make one."""
         duration = None if started_at is None or ended_at is None else max(0.0, ended_at - started_at)
-        return cls("FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None, stopped=False)
+        return cls(
+            "FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None, stopped=False, resources_used=None
+        )  # fmt: skip
 
     def to_json(self) -> Dict[str, Any]:
         """Return the envelope as a JSON object, which `from_json` reads."""
-        return dict(to_json(self), error=None if self.error is None else self.error.to_json())
+        used = self.resources_used
+        return dict(
+            to_json(self),
+            error=None if self.error is None else self.error.to_json(),
+            resources_used=None if used is None else used.to_json(),
+        )
 
     @classmethod
     def from_json(cls, data: Any) -> "Envelope":

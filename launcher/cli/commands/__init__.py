@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command] = {
         "launcher.cli.commands.environments:environments", "List the environments of packages on hosts."
     ),
     "gpus": Command("launcher.cli.commands.gpus:gpus", "Show who has which GPU of a host, for which run and job."),
+    "top": Command("launcher.cli.commands.top:top", "Show what runs now, on hosts and here."),
     "connect": Command(
         "launcher.cli.commands.connect:connect", "Log in to hosts once, and keep the connections for your runs."
     ),
