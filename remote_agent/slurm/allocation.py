@@ -208,8 +208,11 @@ class Allocation(Agent):
         self.attempts.log.append({"r": "gone", "a": attempt.id})
 
     def _end(self, now: float) -> None:
-        """End because Slurm says so: as soon as it has said why, which it must soon."""
-        if self._end_by is None:
+        """End because Slurm says so: as soon as it has said why, which it must soon. If nothing runs, nobody wants to know."""
+        if not self.attempts.has_active and not self.queue:
+            kind, why = self._why_ended
+            self._close(why, kind)
+        elif self._end_by is None:
             self._end_by = now + _ANSWER
             found: List[Tuple[str, str]] = []
             job = self._name.partition(".")[0]
