@@ -19,6 +19,9 @@ __all__ = ["slurm_options"]
 #: `jobs`, if an allocation takes one job after the other.
 _MANY = "many"
 _MOST = 10_000
+#: Kinds of an end after which a job can go on by itself.
+_REQUEUE_KINDS = ("preempted", "node_failed", "time_limit", "out_of_memory", "lost")
+_MOST_REQUEUE = 1000
 _MOST_IDLE = 7 * 86400
 _PATTERNS = {
     "cpus": (re.compile(r"[1-9][0-9]{0,8}"), "a number of CPUs"),
@@ -75,6 +78,16 @@ def _options(where: str, value: Any) -> None:
         raise InventoryError(f"{where}: {shown(value)} is not a list of options of sbatch")
 
 
+def _requeue(where: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise InventoryError(f"{where}: {shown(value)} is not a mapping, such as {{preempted: 3}}")
+    for kind, most in value.items():
+        if kind not in _REQUEUE_KINDS:
+            raise InventoryError(f"{where}: unknown kind {shown(kind)}; known are {', '.join(_REQUEUE_KINDS)}")
+        if isinstance(most, bool) or not isinstance(most, int) or not 0 <= most <= _MOST_REQUEUE:
+            raise InventoryError(f"{where}: {kind}: {shown(most)} is not a number from 0 to {_MOST_REQUEUE}")
+
+
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "partition": _plain,
     "account": _plain,
@@ -88,4 +101,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "idle": _idle,
     "allocations": _count,
     "options": _options,
+    "requeue": _requeue,
 }

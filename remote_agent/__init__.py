@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from remote_agent.job import JobReturn as JobReturn
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
+    from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
+    from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
     from remote_agent.job_process.current import current_job as current_job
     from remote_agent.job_process.reports import StopRequested as StopRequested
     from remote_agent.job_process.reports import report as report
@@ -28,10 +30,12 @@ _CONTENTS = {
     "LogJobReturnCallback": "remote_agent.callbacks.builtin",
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "CurrentJob": "remote_agent.job_process.current",
+    "EarlierAttempt": "remote_agent.job_process.current",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
     "JobStatus": "remote_agent.job",
     "RemoteJobError": "remote_agent.job",
+    "ResourcesUsed": "remote_agent.job",
     "StopRequested": "remote_agent.job_process.reports",
     "current_job": "remote_agent.job_process.current",
     "report": "remote_agent.job_process.reports",
@@ -41,12 +45,14 @@ __all__ = [
     "Callback",
     "Callbacks",
     "CurrentJob",
+    "EarlierAttempt",
     "JobError",
     "JobReturn",
     "JobStatus",
     "LogJobReturnCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
+    "ResourcesUsed",
     "StopRequested",
     "current_job",
     "report",

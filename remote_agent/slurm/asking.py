@@ -89,7 +89,7 @@ class Asking:
         self._is_asking = False
         self._polls = 0
         self._poll_at: Optional[float] = None
-        self._is_polling = False
+        self._is_polling = self._looks_first = False
         self._listed: Dict[str, Listed] = {}
         self._supply = Supply(log, incarnations, pool)
         #: The most allocations that one request may have; None until Slurm has said it.
@@ -117,6 +117,11 @@ class Asking:
     def at_once(self) -> None:
         """Ask for what is needed in the next turn."""
         self._ask_at = time.monotonic()
+
+    def look(self) -> None:
+        """Ask Slurm what has become of allocations before more are asked for: it may start one again by itself."""
+        self._poll_at = time.monotonic()
+        self._looks_first = True
 
     def greet(self) -> None:
         """A controller has come: look up what has no answer, and ask for what is needed."""
@@ -164,7 +169,7 @@ class Asking:
 
     def _ask(self, now: float) -> None:
         """Ask for the allocations that jobs, and owed hooks, wait for: those of one class."""
-        if self._is_asking or self._most is None or self._log.is_unanswered:
+        if self._is_asking or self._most is None or self._log.is_unanswered or self._looks_first:
             return
         self._ask_at = None
         demands = self._demands()
@@ -241,7 +246,7 @@ class Asking:
         role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask)]
         role += ["--most", "0" if self._is_many else "1", "--slots", str(asked.slots)]
         role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
-        role += ["--class", asked.klass]
+        role += ["--class", asked.klass, "--requeue", json.dumps(self._following.requeue)]
         role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
         part = part_of(asked.klass, options)
         role += ["--part", json.dumps(part.to_json())] if part is not None else []
@@ -310,7 +315,7 @@ class Asking:
         self, asked_at: float, names: List[str], seen: Set[str], found: List[Listed], error: Optional[BaseException]
     ) -> None:
         now = time.monotonic()
-        self._is_polling = False
+        self._is_polling = self._looks_first = False
         pause = _POLLS[self._polls] if self._polls < len(_POLLS) else _POLL
         self._polls += 1
         self._poll_at = now + max(pause, _POLL_FACTOR * (now - asked_at))

@@ -121,9 +121,13 @@ class Batch:
         """End all allocations of requests with these names, or those that have not begun. What is gone already is no error."""
         raise NotImplementedError
 
-    def why(self, job: str) -> Tuple[str, str]:
-        """Why a running allocation was told to end: the kind of error, and what the user reads."""
+    def why(self, job: str, restart: int) -> Tuple[str, str]:
+        """Why this start of the allocation in which this process runs was told to end: the kind of error, and what the user reads."""
         raise NotImplementedError
+
+    def why_before(self) -> Optional[Tuple[str, str]]:
+        """The same for the start before this one; None if that is not known."""
+        return None
 
     def wake(self, job: str) -> None:
         """Make an allocation look for requests at once. Without it, it looks soon."""

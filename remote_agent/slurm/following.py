@@ -7,7 +7,7 @@ word, which is in its log before the controller hears of it.
 import functools
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
 
 from remote_agent.agent.delivery import Delivery
 from remote_agent.agent.link.controller import Controller
@@ -20,9 +20,10 @@ from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Ack
 from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.slurm.demand import ShortJobs
-from remote_agent.slurm.heirs import Owed, owe
+from remote_agent.slurm.heirs import MAX_HEIRS, Owed, owe
 from remote_agent.slurm.incarnations import FOLDER, Debt, Fate, Incarnation, Incarnations, holders
-from remote_agent.slurm.pool import Pool
+from remote_agent.slurm.next_attempts import make_next, next_id
+from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.slurm.submitter_log import SubmitterLog
 from remote_agent.system.background import BackgroundThread
@@ -32,8 +33,6 @@ __all__ = ["SUBMITTER", "Following"]
 
 #: Submitters take attempts under names that begin with it.
 SUBMITTER = "submitter-"
-#: How many allocations may die while they fire the end hooks of the same attempt.
-_MAX_HEIRS = 3
 
 
 class _Followed:
@@ -65,6 +64,8 @@ class Following:
     """Follows the logs of incarnations, and says how attempts end.
 
     Attributes:
+        requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
+        on_next: called when such an attempt was made.
         on_need: called when an allocation has left, or the hooks of an attempt are owed, so that another one may be needed.
         short_jobs: notices that jobs are short; None if nobody wants to know.
     """
@@ -88,11 +89,22 @@ class Following:
         self._zygotes = zygotes
         self._background = background
         self._controller = controller
+        self.requeue: Dict[str, int] = {}
+        self.on_next: Callable[[], None] = _nothing
         self.on_need: Callable[[], None] = _nothing
         self.short_jobs: Optional[ShortJobs] = None
+        #: Attempts whose next one was made here or in an allocation.
+        self._again: Set[str] = set()
+        #: Attempt -> how often it was inherited, and who has it.
+        self._holders: Dict[str, Tuple[int, str]] = {}
+        #: (incarnation, attempt) of what the controller may not hear yet, or perhaps never.
+        self._held_back: Dict[Tuple[str, str], None] = {}
+        #: How the controller wanted attempts to end.
+        self._stops: Dict[str, Stop] = {}
         self._give_back_stranded()
         followed = self._followed(log.own, log.file, log.is_own)
-        self._deliveries: Dict[str, Delivery] = {"": Delivery(paths, followed, zygotes, background, controller)}
+        self._deliveries: Dict[str, Delivery] = {}
+        self._deliver("", paths, followed)
 
     def states(self) -> Dict[str, str]:
         """The state of each attempt of which the controller has no result, as an agent says it."""
@@ -104,7 +116,8 @@ class Following:
             if attempt in self._log.owed and known is None:
                 states.setdefault(attempt, "running")
             states.setdefault(attempt, known.short_state() if known is not None else "queued")
-        return {attempt: state for attempt, state in states.items() if not self._log.is_done(attempt)}
+        log = self._log
+        return {one: state for one, state in states.items() if not (log.is_done(one) or log.is_hidden(one))}
 
     def resend(self) -> None:
         """Tell a controller that has just come what it may not know."""
@@ -112,7 +125,8 @@ class Following:
             delivery.resend()
         for incarnation in self._incarnations:
             for attempt in incarnation.attempts.values():
-                self._say_started(attempt)
+                if not self._log.is_hidden(attempt.id):
+                    self._say_started(attempt)
 
     def on_ack(self, header: Ack, payload: bytes) -> None:
         """The controller has a result."""
@@ -123,28 +137,78 @@ class Following:
 
     def follow(self, now: float, *, is_quiet: bool = False) -> None:
         """Read what allocations have written, and pass it on."""
-        for incarnation, name, header in self._incarnations.advance(now):
+        happened = self._incarnations.advance(now)
+        # Who writes of an attempt has taken it before.
+        takers = self._pool.takers()
+        self._holders = holders(takers)
+        for incarnation, name, header in happened:
             if name == "note":
                 self._controller.note("{} on {}: {}".format(incarnation.name, incarnation.node, header["text"]))
             elif name == "left":
                 self.on_need()
             attempt = incarnation.attempts.get(str(header.get("a", "")))
-            if attempt is None or not self._is_of(incarnation.name, attempt.id):
+            if attempt is None:
                 continue
-            delivery = self._delivery_of(incarnation)
-            if name == "started":
-                self._say_started(attempt)
-            elif name == "final":
+            if name == "final":
                 attempt.is_synced = True
-                if not is_quiet:
-                    delivery.send(attempt)
-                    self._see_duration(attempt)
+                self._see_end(attempt, self._paths_of(incarnation).own_output(attempt) or "")
             elif name == "gone":
                 attempt.state = "final"
-                if not is_quiet:
-                    delivery.send_outputs(attempt)
-        for debt in self._incarnations.debts(self._pool.takers(), now):
+            if not self._is_of(incarnation.name, attempt.id):
+                self._held_back[incarnation.name, attempt.id] = None
+            elif name == "started":
+                self._say_started(attempt)
+            elif name == "final" and not is_quiet:
+                self._delivery_of(incarnation).send(attempt)
+                self._see_duration(attempt)
+            elif name == "gone" and not is_quiet:
+                self._delivery_of(incarnation).send_outputs(attempt)
+        self._tell_held_back(is_quiet=is_quiet)
+        for debt in self._incarnations.debts(takers, now):
             self._settle(debt)
+
+    def _tell_held_back(self, *, is_quiet: bool) -> None:
+        for name, attempt_id in list(self._held_back):
+            if self._log.is_done(attempt_id):
+                del self._held_back[name, attempt_id]
+            elif self._is_of(name, attempt_id):
+                del self._held_back[name, attempt_id]
+                incarnation = self._incarnations.get(name)
+                attempt = incarnation.attempts.get(attempt_id) if incarnation is not None else None
+                if incarnation is None or attempt is None or is_quiet:
+                    continue
+                self._say_started(attempt)
+                if attempt.final is not None:
+                    self._delivery_of(incarnation).send(attempt)
+
+    def on_given(self, attempt: str) -> None:
+        """The controller knows of this attempt."""
+        if self._log.is_hidden(attempt):
+            self._log.given.add(attempt)
+            self._log.record("given", a=attempt)
+            if self._log.is_own(attempt):
+                self._deliveries[""].send(self._log.own[attempt])
+
+    def _see_end(self, attempt: Attempt, folder: str) -> None:
+        """An attempt has ended. Make the next one, if one follows, before the controller hears of the end."""
+        error = attempt.final.envelope.error if attempt.final is not None else None
+        if error is None or self._log.is_done(attempt.id) or attempt.id in self._again:
+            return
+        if make_next(self._pool, attempt.id, self._paths.host, error.kind, self.requeue, folder):
+            self._follow_on(attempt.id)
+
+    def _follow_on(self, attempt: str) -> None:
+        self._again.add(attempt)
+        stop = self._stops.get(attempt) or self._pool.stops().get(attempt)
+        if stop is not None and next_id(attempt) not in self._log.given:
+            self.stop(next_id(attempt), stop)
+        else:
+            self.on_next()
+
+    def is_followed(self, attempt: str) -> bool:
+        """Whether the next attempt was made."""
+        following = next_id(attempt)
+        return attempt in self._again or following in self._pool.takers() or self._pool.class_of(following) is not None
 
     def watch_streams(self) -> None:
         """Send what jobs print."""
@@ -162,8 +226,10 @@ class Following:
         if times > debt.rank:
             return  # the next one that has room fires its hooks
         if debt.fate is Fate.UNBEGUN and not debt.rank:
+            if make_next(self._pool, attempt, self._paths.host, "", self.requeue):
+                self._follow_on(attempt)
             self.give_back(attempt, "its allocation {} ended: {}".format(debt.incarnation, debt.why), asked=False)
-        elif debt.rank >= _MAX_HEIRS:
+        elif debt.rank >= MAX_HEIRS:
             self.end(attempt, JobError(debt.kind, message="{}; its end hooks could not be fired".format(debt.why)))
         else:
             # Who has not begun with what it inherited has copied nothing.
@@ -175,12 +241,10 @@ class Following:
 
     def _is_of(self, incarnation: str, attempt: str) -> bool:
         """Whether an incarnation's word on an attempt counts: nobody else says how it ended, and its hooks are not owed by another one."""
-        if attempt in self._log.own or self._log.is_done(attempt):
+        if attempt in self._log.own or self._log.is_done(attempt) or self._log.is_hidden(attempt):
             return False
-        return attempt not in self._log.owed or holders(self._pool.takers()).get(attempt) == (
-            self._log.owed[attempt][0],
-            incarnation,
-        )
+        rank, holder = self._holders.get(attempt, (0, ""))
+        return holder == incarnation and rank >= self._log.owed.get(attempt, (0, ""))[0]
 
     def _see_duration(self, attempt: Attempt) -> None:
         assert attempt.final is not None
@@ -193,17 +257,24 @@ class Following:
     def _delivery_of(self, incarnation: Incarnation) -> Delivery:
         delivery = self._deliveries.get(incarnation.name)
         if delivery is None:
-            own = os.path.join(self._paths.spool, FOLDER, incarnation.name)
-            paths = self._paths
-            where = Folders(paths.where.cache, own, own)
-            its_paths = SpoolPaths(paths.run, paths.host, where, paths.bundle, paths.umask, paths.boot, paths.blobs)
             counts = functools.partial(self._is_of, incarnation.name)
             followed = self._followed(incarnation.attempts, incarnation.reader, counts)
-            delivery = Delivery(its_paths, followed, self._zygotes, self._background, self._controller)
+            delivery = self._deliver(incarnation.name, self._paths_of(incarnation), followed)
             # The files are the allocation's.
             delivery.cuts = False
-            self._deliveries[incarnation.name] = delivery
         return delivery
+
+    def _deliver(self, name: str, paths: SpoolPaths, followed: _Followed) -> Delivery:
+        delivery = Delivery(paths, followed, self._zygotes, self._background, self._controller)
+        delivery.again = delivery.is_followed = lambda attempt: attempt.id in self._again
+        self._deliveries[name] = delivery
+        return delivery
+
+    def _paths_of(self, incarnation: Incarnation) -> SpoolPaths:
+        paths = self._paths
+        own = os.path.join(paths.spool, FOLDER, incarnation.name)
+        where = Folders(paths.where.cache, own, own)
+        return SpoolPaths(paths.run, paths.host, where, paths.bundle, paths.umask, paths.boot, paths.blobs)
 
     def _say_started(self, attempt: Attempt) -> None:
         if attempt.id not in self._log.acked and attempt.started_at is not None:
@@ -224,7 +295,21 @@ class Following:
         """Give an attempt back to the controller. It must be certain that it never starts."""
         self._log.back.add(attempt)
         self._log.record("back", a=attempt)
-        self._controller.say({"t": "dropped", "attempt": attempt, "why": why, "asked": asked})
+        again = self.is_followed(attempt)
+        self._controller.say({"t": "dropped", "attempt": attempt, "why": why, "asked": asked, "again": again})
+
+    def stop(self, attempt: str, stop: Stop) -> str:
+        """End an attempt, and those that follow it. Returns which incarnation has it, if that has to do it."""
+        if self._log.is_done(attempt):
+            return ""
+        self._stops[attempt] = stop
+        if attempt in self._log.own:
+            return ""
+        if self._pool.take(attempt):
+            self.end(attempt, JobError(stop.kind, message=stop.why or "{} before it started".format(stop.kind)))
+            return ""
+        self._pool.stop(attempt, stop)
+        return holders(self._pool.takers()).get(attempt, (0, ""))[1]
 
     def end(self, attempt_id: str, error: JobError) -> None:
         """Record the end of an attempt that no allocation has, or none any more."""
@@ -239,7 +324,9 @@ class Following:
         apply_record(attempt, "final", fields, reference)
         attempt.state = "final"
         attempt.is_synced = True
-        self._deliveries[""].send(attempt)
+        self._see_end(attempt, "")
+        if self._log.is_own(attempt_id):
+            self._deliveries[""].send(attempt)
 
     def refuse_waiting(self, klass: str, why: str) -> None:
         """Fail the jobs of a class that wait."""

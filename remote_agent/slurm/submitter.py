@@ -17,7 +17,6 @@ from typing import Any, Dict, List, Optional
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared, Zygotes
-from remote_agent.job import JobError
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
 from remote_agent.protocol.resources import Resources, Room
@@ -29,7 +28,8 @@ from remote_agent.slurm.classes import class_of, takes_many
 from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
-from remote_agent.slurm.incarnations import Incarnations, holders
+from remote_agent.slurm.incarnations import Incarnations
+from remote_agent.slurm.next_attempts import agree
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.slurm.submitter_log import SubmitterLog
@@ -85,6 +85,7 @@ class Submitter:
             paths, files, log, pool, incarnations, self._following, batch, self._asks, controller.note, turn.number
         )
         self._following.on_need = self._asking.at_once
+        self._following.on_next = self._asking.look
         self._is_live = False
         self._look_at = 0.0
         self._is_polling = False
@@ -149,6 +150,7 @@ class Submitter:
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) else ShortJobs()
+        self._following.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
             cancel=self._on_cancel,
@@ -191,9 +193,13 @@ class Submitter:
         if spec.attempt_id in self._log.acked:
             return
         if spec.attempt_id in self._log.back:
-            self._controller.say({"t": "dropped", "attempt": spec.attempt_id, "why": "", "asked": False})
+            again = self._following.is_followed(spec.attempt_id)
+            self._controller.say(
+                {"t": "dropped", "attempt": spec.attempt_id, "why": "", "asked": False, "again": again}
+            )
             return
         self._pool.put(class_of(spec.needs or self._needs), spec.attempt_id, header, payload)
+        self._following.on_given(spec.attempt_id)
         self._asking.soon()
 
     def _on_take_back(self, header: TakeBack, payload: bytes) -> None:
@@ -205,14 +211,7 @@ class Submitter:
         every = self._pool.all_attempts() if header["attempts"] is None else header["attempts"]
         stop = Stop(header["kind"], header["kill"], header["why"])
         for attempt in every:
-            if attempt in self._log.own or self._log.is_done(attempt):
-                continue
-            if self._pool.take(attempt):
-                message = stop.why or "{} before it started".format(stop.kind)
-                self._following.end(attempt, JobError(stop.kind, message=message))
-                continue
-            self._pool.stop(attempt, stop)
-            taker = holders(self._pool.takers()).get(attempt, (0, ""))[1]
+            taker = self._following.stop(attempt, stop)
             if taker:
                 # Without it, the allocation sees the request a moment later.
                 self._asks.submit(functools.partial(self._batch.wake, taker.partition(".")[0]), lambda error: None)

@@ -7,6 +7,7 @@ submitter.<turn>     as the log in the spool of a host, for attempts that no all
     acked      {"a"}                 the controller has the result
     back       {"a"}                 the attempt was given back to the controller, and never starts
     owed       {"a", "n", "source"}  the end hooks of a job whose allocation died are owed, for the nth time
+    given      {"a"}                 the controller knows of this attempt, which is not the first one of its job
     left       {}                    nothing follows
 """
 
@@ -45,6 +46,7 @@ class SubmitterLog:
         file: the log of this submitter.
         acked: attempts whose result the controller has.
         back: attempts that were given back.
+        given: attempts after the first one of which the controller knows.
         own: attempts that no allocation has, or none any more, and that have ended.
         requests: all that Slurm has, or may have, by name.
         answered: name of a request that Slurm has answered -> its id.
@@ -54,6 +56,7 @@ class SubmitterLog:
     def __init__(self, turn: Turn) -> None:
         self.acked: Set[str] = set()
         self.back: Set[str] = set()
+        self.given: Set[str] = set()
         self.own: Dict[str, Attempt] = {}
         self.requests: Dict[str, Asked] = {}
         self.answered: Dict[str, str] = {}
@@ -86,9 +89,13 @@ class SubmitterLog:
         """Whether the controller has its result, or has it back."""
         return attempt in self.acked or attempt in self.back
 
+    def is_hidden(self, attempt: str) -> bool:
+        """Whether the controller does not know of an attempt yet: it was made here, and the result of the one before has not arrived there."""
+        return not attempt.endswith(".1") and attempt not in self.given
+
     def is_own(self, attempt: str) -> bool:
         """Whether the controller gets the result of an attempt from this log."""
-        return attempt in self.own and attempt not in self.acked
+        return attempt in self.own and attempt not in self.acked and not self.is_hidden(attempt)
 
     def _on_record(self, header: Dict[str, Any], reference: Reference) -> None:
         name = header["r"]
@@ -104,6 +111,8 @@ class SubmitterLog:
             self.acked.add(header["a"])
         elif name == "back":
             self.back.add(header["a"])
+        elif name == "given":
+            self.given.add(header["a"])
         elif name == "owed":
             self.owed[header["a"]] = header["n"], header["source"]
         elif name == "left":

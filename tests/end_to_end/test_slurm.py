@@ -119,7 +119,7 @@ def balanced(cluster: SlurmCluster) -> None:
 
 def test_a_node_that_dies_under_a_job(cluster: SlurmCluster, tmp_path: Path):
     """Its jobs are `node_failed` when Slurm says so, and other allocations fire their end hooks. The others complete."""
-    run = FaultyRun(tmp_path).start(load_app().gated, 4, [login(cluster)])
+    run = FaultyRun(tmp_path).start(load_app().gated, 4, [login(cluster, requeue={})])
     wait_started(run, 4)
     cluster.do("kill-node", "n1")
     open_gate(cluster.login)
