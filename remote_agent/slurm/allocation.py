@@ -18,6 +18,7 @@ from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.resources import Resources
@@ -27,6 +28,7 @@ from remote_agent.slurm.batch_slurm import Slurm
 from remote_agent.slurm.classes import DEFAULT
 from remote_agent.slurm.heirs import OWED, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.memory_deaths import MemoryDeaths
 from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
@@ -121,6 +123,8 @@ class Allocation(Agent):
         self._end_by: Optional[float] = None
         self._why_ended = "cancelled", "the allocation was ended from outside"
         self.reaper.on_over = self._over
+        self.reaper.explain_kill = self._explain_kill
+        self._memory = MemoryDeaths()
         self.attempts.is_unexplained = self._is_unexplained
         #: Until when the end of a job that a signal has ended waits for the reason.
         self._explain_by: Optional[float] = None
@@ -212,6 +216,7 @@ class Allocation(Agent):
         if self._order.part is not None:
             # Its class says it, and more: what `slurm:` has for what the job does not say.
             header = dict(header, spec=dict(header["spec"], needs=None))  # type: ignore[assignment]
+        self._memory.began(attempt)
         self.queue.on_job(header, frame.payload)
 
     def _prepare(self) -> None:
@@ -224,6 +229,11 @@ class Allocation(Agent):
         self.attempts.log.append({"r": "gone", "a": attempt.id})
         if not self.attempts.awaits_reason(attempt):
             self._see_end(attempt)
+
+    def _explain_kill(self, attempt: Attempt, error: JobError) -> None:
+        if self._memory.was_one(attempt.id):
+            error.kind = "out_of_memory"
+            error.message = "the kernel killed it, because it needed more memory than its allocation has"
 
     def _is_unexplained(self, attempt: Attempt, envelope: Envelope) -> bool:
         """Whether a signal of Slurm's may have ended a job: it sends them to jobs' processes, too, and in any order."""

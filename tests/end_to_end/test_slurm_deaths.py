@@ -91,3 +91,15 @@ def test_a_job_whose_node_died_goes_on_without_a_controller(tmp_path: Path):
             assert job.result() == {"attempt": 2, "step": 1, "after": ["node_failed"]}
         paired(cluster, 2)
         check_nothing_left(cluster)
+
+
+def test_a_job_that_needs_too_much_memory_is_named(tmp_path: Path):
+    """The kernel kills it alone. Its end hooks fire in the same allocation, and the job beside it there completes."""
+    with running_cluster(tmp_path / "login", NODES=1, CGROUP=1) as cluster:
+        run = FaultyRun(tmp_path).start(load_app().hungry, 2, [login(cluster, slots=2, mem="200M", allocations=1)])
+        wait_started(run, 2)
+        open_gate(cluster.login)
+        hungry, beside = run.finish(_LONG)
+        assert hungry.error.kind == "out_of_memory"
+        assert beside.return_value == 10
+        paired(cluster, 2)
