@@ -26,7 +26,7 @@ from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.slurm.batch import Batch
 from remote_agent.slurm.batch_slurm import Slurm
 from remote_agent.slurm.classes import DEFAULT
-from remote_agent.slurm.heirs import OWED, bury_own, inherit
+from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
 from remote_agent.slurm.memory_deaths import MemoryDeaths
 from remote_agent.slurm.next_attempts import make_next
@@ -53,6 +53,7 @@ _ANSWER = 3.0
 _EXPLAIN = 1.0
 #: An allocation for many jobs ends after this many seconds without any.
 IDLE = 60.0
+_ALL = 1 << 30
 
 
 class Order(NamedTuple):
@@ -67,6 +68,7 @@ class Order(NamedTuple):
         owed: the same for what dead allocations owe.
         idle: if it takes many jobs, it ends after so many seconds without any.
         request: the name of the request that it comes from.
+        of: requests, all of whose allocations have ended. It fires what they owe, and takes no job.
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
 
@@ -79,6 +81,7 @@ class Order(NamedTuple):
     idle: float = IDLE
     request: str = ""
     requeue: Mapping[str, int] = {}
+    of: Tuple[str, ...] = ()
 
 
 class Allocation(Agent):
@@ -101,10 +104,12 @@ class Allocation(Agent):
             files.make_folder(folder)
         own = files.make_folder(FOLDER, incarnation)
         self._pool = Pool(files, incarnation)
+        if order.of:
+            bury_all(files, self._pool, order.of, host, order.requeue, batch)
         bury_own(files, self._pool, incarnation, host, order.requeue, batch.why_before() or ("node_failed", AGAIN))
         _wait_for_owed(files, order.owed)
         paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
-        inherit(files, self._pool, paths, order.slots)
+        inherit(files, self._pool, paths, _ALL if order.of else order.slots)
         #: Attempts that it has taken to start them.
         self._taken: List[str] = []
         super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
@@ -260,6 +265,8 @@ class Allocation(Agent):
     def _go_on(self, attempt: Attempt, kind: str) -> None:
         """Make the next attempt, if one follows."""
         folder = self.paths.own_output(attempt) or ""
+        # It may be for this allocation.
+        self._look_at, self._waiting = 0.0, None
         try:
             make_next(self._pool, attempt.id, self.paths.host, kind, self._order.requeue, folder)
         except OSError as error:
@@ -373,7 +380,7 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
         incarnation,
         Order(
             slots=int(options["slots"]),
-            most=int(options["most"]) or None,
+            most=0 if "of" in options else int(options["most"]) or None,
             klass=options["class"],
             part=Resources.from_json(json.loads(options["part"])) if "part" in options else None,
             expects=int(options["expects"]),
@@ -381,6 +388,7 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
             idle=float(options.get("idle", IDLE)),
             request=options["request"],
             requeue=json.loads(options["requeue"]),
+            of=tuple(json.loads(options.get("of", "[]"))),
         ),
         batch,
     )
