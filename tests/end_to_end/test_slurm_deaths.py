@@ -139,7 +139,7 @@ def test_what_is_owed_when_nobody_is_left(tmp_path: Path):
         paired(cluster, 1)
         with launcher.Session.resume(tmp_path / "out") as session:
             (job,) = session.as_completed()
-            assert job.job_return.error.kind == "node_failed"
+            assert job.job_return().error.kind == "node_failed"
         paired(cluster, 1)
         assert len(lines(cluster.login, "ran")) == 1
         wait_until(
