@@ -22,9 +22,10 @@ from benchmarks import loopback, suites
 from benchmarks.environments import environments
 from benchmarks.gpus import gpus
 from benchmarks.measure import compile_all
+from benchmarks.slurm import slurm
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus}
+SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus, "slurm": slurm}
 
 
 def main() -> None:
@@ -37,8 +38,11 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=100_000, help="jobs of `long` (default 100000)")
     arguments = parser.parse_args()
     chosen = [name for name in arguments.only.split(",") if name] or [*SUITES]
-    if not arguments.only and not arguments.long:
-        chosen.remove("long")
+    if not arguments.only:
+        # Few machines have Slurm.
+        chosen.remove("slurm")
+        if not arguments.long:
+            chosen.remove("long")
     unknown = [name for name in chosen if name not in SUITES]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(SUITES)}")

@@ -274,8 +274,11 @@ class Allocation(Agent):
             self.controller.note("job {}: its next attempt could not be made here: {}".format(attempt.id, error))
 
     def _end(self, now: float) -> None:
-        """End because Slurm says so: as soon as it has said why, which it must soon."""
-        if self._end_by is None:
+        """End because Slurm says so: as soon as it has said why, which it must soon. If nothing runs, nobody wants to know."""
+        if not self.attempts.has_active and not self.queue:
+            kind, why = self._why_ended
+            self._close(why, kind)
+        elif self._end_by is None:
             self._end_by = now + _ANSWER
             found: List[Tuple[str, str]] = []
             job, _, restart = self._name.partition(".")

@@ -24,7 +24,7 @@ _JOBS = 6
 
 
 class Allocation:
-    """One incarnation, which takes attempts as an allocation does, a step at a time."""
+    """One incarnation, which takes attempts as an allocation with some slots does, a step at a time."""
 
     def __init__(self, world: World, job: int, restart: int) -> None:
         self.world = world
@@ -39,7 +39,8 @@ class Allocation:
         self.log = world.disk.logs.setdefault(f"/run/{FOLDER}/{self.name}/log", [])
         self.record("began", node="n1")
         self.held: list[str] = []
-        self.running: str | None = None
+        self.running: list[str] = []
+        self.slots = world.disk.rng.choice([1, 1, 2, 3])
         self.is_alive = True
 
     def record(self, name: str, **fields: object) -> None:
@@ -53,17 +54,16 @@ class Allocation:
         rng = self.world.disk.rng
         if self.is_fenced():
             self.is_alive = False
-        elif self.running is not None:
-            if rng.random() < 0.3:
-                self.record("final", a=self.running, **_DONE)
-                self.world.results[self.running] += 1
-                self.running = None
-        elif self.held:
+        elif self.running and rng.random() < 0.3:
+            attempt = self.running.pop(rng.randrange(len(self.running)))
+            self.record("final", a=attempt, **_DONE)
+            self.world.results[attempt] += 1
+        elif self.held and len(self.running) < self.slots:
             attempt = self.held.pop()
             self.record("claimed", a=attempt, boot="b")
             self.world.begins(attempt, self)
-            self.running = attempt
-        elif rng.random() < 0.05:
+            self.running.append(attempt)
+        elif not self.running and not self.held and rng.random() < 0.05:
             self.record("left", why="idle")
             self.is_alive = False
         else:
@@ -71,11 +71,12 @@ class Allocation:
 
     def take(self) -> None:
         self.held += self.pool.settled()
-        waiting = self.pool.waiting("default")
-        if not self.held and waiting:
+        for attempt in self.pool.waiting("default"):
+            if len(self.held) + len(self.running) >= self.slots:
+                return
             try:
-                if self.pool.take(waiting[0]):
-                    self.held.append(waiting[0])
+                if self.pool.take(attempt):
+                    self.held.append(attempt)
             except OSError:
                 pass  # its `.id` could not be made
 
