@@ -275,7 +275,7 @@ class Allocation(Agent):
 
     def _end(self, now: float) -> None:
         """End because Slurm says so: as soon as it has said why, which it must soon. If nothing runs, nobody wants to know."""
-        if not self.attempts.has_active and not self.queue:
+        if not (self.attempts.has_active or self.queue or self.attempts.has_unexplained):
             kind, why = self._why_ended
             self._close(why, kind)
         elif self._end_by is None:
