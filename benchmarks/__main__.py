@@ -21,11 +21,12 @@ from pathlib import Path
 from benchmarks import loopback, suites
 from benchmarks.environments import environments
 from benchmarks.gpus import gpus
+from benchmarks.kept import kept
 from benchmarks.measure import compile_all
 from benchmarks.slurm import slurm
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus, "slurm": slurm}
+SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus, "kept": kept, "slurm": slurm}
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from launcher.api import multirun as multirun
     from launcher.api import run as run
     from launcher.errors import LauncherError as LauncherError
+    from launcher.notification import NotifyCallback as NotifyCallback
     from launcher.options import LaunchConf as LaunchConf
     from launcher.session.session import Job as Job
     from launcher.session.session import Session as Session
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from remote_agent.job import JobReturn as JobReturn
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
+    from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
     from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
     from remote_agent.job_process.current import current_job as current_job
@@ -44,8 +46,10 @@ _CONTENTS = {
     "LaunchConf": "launcher.options",
     "LauncherError": "launcher.errors",
     "LogJobReturnCallback": "remote_agent.callbacks.builtin",
+    "NotifyCallback": "launcher.notification",
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "RemoteJobError": "remote_agent.job",
+    "ResourcesUsed": "remote_agent.job",
     "Session": "launcher.session.session",
     "StopRequested": "remote_agent.job_process.reports",
     "current_job": "remote_agent.job_process.current",
@@ -65,8 +69,10 @@ __all__ = [
     "LaunchConf",
     "LauncherError",
     "LogJobReturnCallback",
+    "NotifyCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
+    "ResourcesUsed",
     "Session",
     "StopRequested",
     "current_job",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from remote_agent.job import JobReturn as JobReturn
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
+    from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
     from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
     from remote_agent.job_process.current import current_job as current_job
@@ -34,6 +35,7 @@ _CONTENTS = {
     "JobReturn": "remote_agent.job",
     "JobStatus": "remote_agent.job",
     "RemoteJobError": "remote_agent.job",
+    "ResourcesUsed": "remote_agent.job",
     "StopRequested": "remote_agent.job_process.reports",
     "current_job": "remote_agent.job_process.current",
     "report": "remote_agent.job_process.reports",
@@ -50,6 +52,7 @@ __all__ = [
     "LogJobReturnCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
+    "ResourcesUsed",
     "StopRequested",
     "current_job",
     "report",

@@ -1,4 +1,4 @@
-"""The result of a job: JobReturn, JobStatus, JobError.
+"""The result of a job: JobReturn, JobStatus, JobError, ResourcesUsed.
 
 Rule: everything that decides (status, error text, times, sizes, digests) is plain JSON data. A user's objects (the
 return value, an exception, an edited config) are separate opaque bytes, which are decoded only when they are read.
@@ -22,6 +22,7 @@ __all__ = [
     "JobReturn",
     "JobStatus",
     "RemoteJobError",
+    "ResourcesUsed",
     "with_article",
 ]
 
@@ -155,6 +156,65 @@ class JobError:
         )
 
 
+#: More than any host has, of bytes; and more than any job takes, of seconds.
+_MOST_BYTES = 1 << 60
+_MOST_SECONDS = 1e11
+#: Of each field of ResourcesUsed: whether it counts bytes, and the greatest value that it may have.
+_RESOURCES = {
+    "wall_seconds": (False, _MOST_SECONDS),
+    "cpu_seconds": (False, _MOST_SECONDS),
+    "peak_memory": (True, _MOST_BYTES),
+    "gpu_share": (False, 1.0),
+    "peak_gpu_memory": (True, _MOST_BYTES),
+    "bytes_in": (True, _MOST_BYTES),
+    "bytes_out": (True, _MOST_BYTES),
+}
+#: Nothing fits it.
+_NO_FIELD = (True, -1)
+
+
+@dataclass
+class ResourcesUsed:
+    """What a job has used, until its result or its death. None: it is not known; it never means 0.
+
+    `wall_seconds`: from its begin to its end. `cpu_seconds`: user and system time of its process and of the children that it has waited for, and of
+    those that were seen while they ran. `peak_memory`: bytes of resident memory; the greatest of what its process had, what one of its children had, and
+    what all of them had together whenever it was looked. `gpu_share`: the share of the time, from 0 to 1, in which its GPUs worked, the mean of what
+    was seen of each. `peak_gpu_memory`: bytes of the memory of its GPUs that were seen used at once, of all of them together. `bytes_in`: what was sent to
+    the host for this job alone. `bytes_out`: the value, the output files, and what it printed, as they came back.
+    """
+
+    __module__ = "remote_agent"  # for good: pickles name it
+
+    wall_seconds: Optional[float] = None
+    cpu_seconds: Optional[float] = None
+    peak_memory: Optional[int] = None
+    gpu_share: Optional[float] = None
+    peak_gpu_memory: Optional[int] = None
+    bytes_in: Optional[int] = None
+    bytes_out: Optional[int] = None
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return what is known as a JSON object, which `from_json` reads."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, data: Any) -> "ResourcesUsed":
+        """Read what a host sent. A number that cannot be true is not known: it must not cost the result that it came with.
+
+        Raises:
+            ValueError: it is no object.
+        """
+        if not isinstance(data, dict):
+            raise ValueError("resources_used is not an object")  # noqa: TRY004 - of the data, not of a caller
+        made = cls()
+        for name, value in data.items():
+            is_bytes, most = _RESOURCES.get(name, _NO_FIELD)
+            if (type(value) is int or (type(value) is float and not is_bytes)) and 0 <= value <= most:
+                setattr(made, name, value if is_bytes else float(value))
+        return made
+
+
 class RemoteJobError(RuntimeError):
     """Raised for a failed job if its original exception could not be sent or decoded, or if there was none.
 
@@ -190,7 +250,8 @@ class JobReturn:
     `started_at` and `ended_at` are seconds since the epoch by the host's clock, `duration` is seconds by its monotonic
     clock. `hooks` lists what fired, in order, as `{"hook", "callback", "ok"}`. `code` describes the snapshot that ran:
     `{"hash", "commit", "dirty"}` (empty where the code was shared in place), and "warm" if an interpreter had waited for the run.
-    `stopped`: the job was asked to stop, and a report of it has raised StopRequested.
+    `stopped`: the job was asked to stop, and a report of it has raised StopRequested. `resources_used`: what the job has used of its host; None if
+    it never ran, or if an earlier version ran it.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it
@@ -214,6 +275,7 @@ class JobReturn:
     hooks: List[Dict[str, Any]] = field(default_factory=list)
     code: Dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
+    resources_used: Optional[ResourcesUsed] = None
 
     @property
     def return_value(self) -> Any:

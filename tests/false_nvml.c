@@ -2,6 +2,7 @@
 
        gpu UUID TOTAL_MIB USED_MIB      a GPU
        mig UUID TOTAL_MIB USED_MIB      an instance of the GPU above: it is divided
+       busy PERCENT                     how much what is above works; without it the driver does not say
        proc PID MIB                     a process that computes on what is above; MIB -1: not known
        lost                             a GPU that does not answer
        old                              an early driver: no nvmlDeviceGetMemoryInfo_v2
@@ -16,7 +17,7 @@
 
 typedef struct { unsigned pid; unsigned long long used; unsigned gi, ci; } Process;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } MemoryV2;
-typedef struct { char uuid[96]; unsigned long long total, used; int parent, lost; unsigned count; Process processes[200]; } Device;
+typedef struct { char uuid[96]; unsigned long long total, used; int parent, lost, busy; unsigned count; Process processes[200]; } Device;
 
 enum { OK, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, NO_DRIVER = 9, IS_LOST = 15 };
 
@@ -45,7 +46,8 @@ static int load(void) {
             process->pid = pid;
             process->used = used < 0 ? ~0ull : (unsigned long long)used << 20;
             process->gi = process->ci = ~0u;
-        } else if (!strncmp(line, "lost", 4)) {
+        } else if (sscanf(line, "busy %lld", &used) == 1 && last >= 0) devices[last].busy = used + 1;
+        else if (!strncmp(line, "lost", 4)) {
             whole = last = count++;
             devices[last].parent = -1;
             devices[last].lost = 1;
@@ -80,6 +82,18 @@ int nvmlDeviceGetCount_v2(unsigned *number) {
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned number, void **handle) { return find(-1, number, handle) ? INVALID : OK; }
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    load();
+    for (int i = 0; i < count; i++)
+        if (!devices[i].lost && !strcmp(devices[i].uuid, uuid)) { *handle = (void *)(size_t)(i + 1); return OK; }
+    return NOT_FOUND;
+}
+
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *percent) {
+    percent[0] = at(handle)->busy - 1, percent[1] = 0;
+    return at(handle)->busy ? OK : NOT_SUPPORTED;
+}
 
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
     if (at(handle)->lost) return IS_LOST;

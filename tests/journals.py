@@ -60,6 +60,7 @@ class MadeJob:
     codec: str = PLAIN
     hooks: list[dict[str, Any]] = field(default_factory=list)
     earlier: tuple[str, ...] = ()
+    used: dict[str, Any] | None = None
 
 
 def make_run(
@@ -145,9 +146,19 @@ def _events_of(num: int, job: MadeJob) -> list[tuple[float, list[events.Event]]]
             (
                 job.begin + job.duration,
                 [
-                    events.AttemptEnded(end, num, last, job.host, job.state, job.duration, error),
+                    events.AttemptEnded(
+                        end, num, last, job.host, job.state, job.duration, error, resources_used=job.used
+                    ),
                     events.JobReturned(
-                        end + 0.02, num, last, job.host, job.state, job.duration, error, tuple(job.overrides)
+                        end + 0.02,
+                        num,
+                        last,
+                        job.host,
+                        job.state,
+                        job.duration,
+                        error,
+                        tuple(job.overrides),
+                        resources_used=job.used,
                     ),
                 ],
             )

@@ -40,6 +40,7 @@ def job_spec(num: int = 0, **more: Any) -> JobSpec:
         "children_timeout": 2.0,
         "needs": None,
         "earlier": [],
+        "trace": "",
     }
     return JobSpec(**{**values, **more})
 

@@ -36,6 +36,8 @@ __all__ = ["Decider"]
 
 #: How many refused output files of a job are named.
 _MAX_TOLD = 20
+#: Seconds. No hook begins later, or takes longer.
+_LATEST = 1e11
 #: How many files below one folder are reported one by one if the same is true of them.
 _MAX_ALIKE = 3
 _PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
@@ -406,6 +408,9 @@ class Decider:
             envelope.duration,
             None if envelope.error is None else envelope.error.to_json(),
             stopped=envelope.stopped,
+            resources_used=None
+            if envelope.resources_used is None
+            else {**envelope.resources_used.to_json(), "bytes_out": fact.parts.size},
             again=fact.again,
         )
         if not made:
@@ -417,7 +422,7 @@ class Decider:
         asked = self._scheduler.policies.callbacks()
         for hook in envelope.hooks:
             if hook["callback"] in asked and hook["hook"] in HOST_HOOKS:
-                decided.add(_hook_events(at, num, fact.host, hook))
+                decided.add(_hook_events(at, num, attempt, fact.host, hook))
         if asked.get(envelope.abort or ""):
             decided.add(self._scheduler.interrupt(at, f"callback {envelope.abort} asked to abort"))
 
@@ -439,7 +444,8 @@ class Decider:
         num, attempt = _split(fact.attempt)
         state = self._scheduler.current(num, attempt, fact.host)
         unmatched = self._unmatched(at, fact, state)
-        made = self._scheduler.observe_collected(at, fact.host, num, attempt)
+        size = sum(fact.sizes.get(name, 0) for name in ("bytes", "stdout", "stderr"))
+        made = self._scheduler.observe_collected(at, fact.host, num, attempt, size)
         if not made:
             # It came a second time, or is not the current attempt. In either case the host may forget it.
             if self._scheduler.current(num, attempt, fact.host) is None:
@@ -497,9 +503,11 @@ class Decider:
         decided.act(self._links[host].cancel, None, kind="lost", why=told)
 
 
-def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
+def _hook_events(at: float, num: int, attempt: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
     name, callback = hook["hook"], hook["callback"]
-    out: list[events.Event] = [events.HookFired(at, name, callback, "host", hook["ok"], num, host)]
+    times = {"began_at": _within(hook.get("began_at"), _LATEST), "seconds": _within(hook.get("seconds"), _LATEST)}
+    fired = events.HookFired(at, name, callback, "host", hook["ok"], num, host, attempt, **times)
+    out: list[events.Event] = [fired]
     error = hook.get("error")
     if error is not None:
         source = f"callback {callback}.{name}"
@@ -507,6 +515,11 @@ def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[e
         trace = error.get("traceback", "")[: limit("text")]
         out.append(events.Warned(at, source, message, trace, num, host))
     return out
+
+
+def _within(number: float | None, most: float) -> float | None:
+    """Return a number that a host said, if it can be what it is said to be. A host may send any number."""
+    return float(number) if number is not None and 0 <= number <= most else None
 
 
 def _file_lines(files: Iterable[tuple[str, str]]) -> list[str]:

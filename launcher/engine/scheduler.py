@@ -19,6 +19,7 @@ from launcher.engine.state import OVER, HostPhase, HostState, RunState, Unfinish
 from launcher.engine.stealing import WorkStealing
 from launcher.events import Event
 from launcher.util.frozen import frozen
+from remote_agent.job import ResourcesUsed
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.resources import Resources, Room
 
@@ -201,20 +202,23 @@ class Scheduler(RunState):
         error: dict[str, Any] | None,
         *,
         stopped: bool = False,
+        resources_used: dict[str, Any] | None = None,
         again: bool = False,
     ) -> list[Event]:
         """Observe that an attempt has its outcome. Its files may still be on their way. `again`: its host has made the next one itself."""
         job = self.current(num, attempt, host)
         if job is None or job.ended is not None:
             return []
-        return self._all(events.AttemptEnded(at, num, attempt, host, status, duration, error, stopped, again))
+        return self._all(
+            events.AttemptEnded(at, num, attempt, host, status, duration, error, stopped, resources_used, again)
+        )
 
-    def observe_collected(self, at: float, host: str, num: int, attempt: int) -> list[Event]:
-        """Observe that all files of an attempt have arrived. The job returns, or another attempt follows."""
+    def observe_collected(self, at: float, host: str, num: int, attempt: int, size: int = 0) -> list[Event]:
+        """Observe that all files of an attempt have arrived, `size` bytes with its output. The job returns, or another attempt follows."""
         job = self.current(num, attempt, host)
         if job is None or job.ended is None:
             return []
-        return self._settle(at, job)
+        return self._settle(at, job, size)
 
     def observe_unwritable(self, at: float, host: str, num: int, attempt: int, why: str) -> list[Event]:
         """Observe that an attempt's output can never be written here. It has failed, whatever its outcome, and so would another one."""
@@ -475,7 +479,7 @@ class Scheduler(RunState):
 
     # -- outcomes ------------------------------------------------------------------------------------------------
 
-    def _settle(self, at: float, job: UnfinishedJob) -> list[Event]:
+    def _settle(self, at: float, job: UnfinishedJob, size: int = 0) -> list[Event]:
         """End an attempt. Another one follows, or the job ends."""
         ended = job.ended or {}
         kind = (ended["error"] or {}).get("kind", "")
@@ -489,9 +493,12 @@ class Scheduler(RunState):
         if may_follow and self.policies.may_retry(kind, job.attempt - job.unstarted):
             return self._all(events.JobRequeued(at, job.num, job.attempt, job.host, f"retried after: {kind}"))
         status, duration, error = ended["status"], ended["duration"], ended["error"]
+        used = ended["resources_used"]
+        if used is not None:
+            used = {**used, "bytes_out": (ResourcesUsed.from_json(used).bytes_out or 0) + size}
         return self._all(
             events.JobReturned(
-                at, job.num, job.attempt, job.host, status, duration, error, job.overrides, ended["stopped"]
+                at, job.num, job.attempt, job.host, status, duration, error, job.overrides, ended["stopped"], used
             )
         )
 

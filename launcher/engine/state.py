@@ -305,6 +305,7 @@ class RunState:
             "duration": event.duration,
             "error": event.error,
             "stopped": event.stopped,
+            "resources_used": event.resources_used,
             "again": event.again,
         }
         host = self.hosts[event.host]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.display.text import error_line, seconds, shorten
+from launcher.display.usage import usage_columns
 from launcher.display.values import set_text, unread_lines
 from launcher.report_page.facts import Homes
 from launcher.tables.cells import Cell, cell_text, is_number
@@ -49,11 +50,12 @@ class _Inline:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of the table of jobs: its name, its role (`setting`, `value` or empty), and its cells."""
+    """A column of the table of jobs: its name, its role (`setting`, `value` or empty), its cells, and their texts if it has its own."""
 
     name: str
     role: str
     cells: list[Cell]
+    texts: tuple[str, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -140,6 +142,10 @@ def _columns(facts: ReportFacts, settings: Sequence[str], values: Sequence[str],
         _Column("waited", "", waits),
         _Column("work", "", [row.job.duration for row in rows]),
         _Column("collected in", "", returns),
+        *(
+            _Column(name, "", list(cells), tuple(texts))
+            for name, cells, texts in usage_columns(row.job.resources_used for row in rows)
+        ),
         *(told("setting", name, (row.settings.get(name) for row in rows)) for name in settings),
         *(told("value", name, (row.values.get(name) for row in rows)) for name in values),
     ]
@@ -170,6 +176,8 @@ def _phases(facts: ReportFacts) -> tuple[list[Cell], list[Cell]]:
 
 
 def _texts(column: _Column) -> list[str]:
+    if column.texts is not None:
+        return list(column.texts)
     if column.role:
         return [shorten(cell_text(cell), 80) if type(cell) is str else cell_text(cell) for cell in column.cells]
     if column.name in ("waited", "work", "collected in"):

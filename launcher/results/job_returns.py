@@ -18,7 +18,7 @@ from launcher.runs.journal import JournalReader, Returned, StoredResult
 from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
-from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
+from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError, ResourcesUsed
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.result_parts import PLAIN
 from remote_agent.shared.plain_value import MAX_SIZE, MAX_SMALL, encode
@@ -194,6 +194,7 @@ def make_job_return(
         hooks=envelope.hooks if envelope is not None else [],
         code=(envelope.code if envelope is not None else {}) or code,
         stopped=event.stopped,
+        resources_used=None if event.resources_used is None else ResourcesUsed.from_json(event.resources_used),
     )
 
 

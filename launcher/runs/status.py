@@ -18,6 +18,7 @@ from launcher.runs.journal_reader import JournalReader
 from launcher.util.exhaustive import assert_never
 from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean, clean_all
+from remote_agent.job import ResourcesUsed
 from remote_agent.protocol.report import Value
 
 __all__ = ["AttemptStatus", "JobStatusLine", "RunStatus", "driver", "read_jobs", "read_status"]
@@ -96,10 +97,11 @@ class AttemptStatus:
     on_host: str = ""
     slot: int | None = None
     host_started_at: float | None = None
+    resources_used: ResourcesUsed | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return dict(self.__dict__)
+        return {**self.__dict__, "resources_used": _used_json(self.resources_used)}
 
 
 @dataclass
@@ -126,6 +128,8 @@ class JobStatusLine:
     is_stopped: bool = False
     queued_at: float | None = None
     returned_at: float | None = None
+    #: By its last attempt; None if that is not known.
+    resources_used: ResourcesUsed | None = None
 
     @property
     def host(self) -> str:
@@ -155,6 +159,7 @@ class JobStatusLine:
             "stopped": self.is_stopped,
             "queued_at": self.queued_at,
             "returned_at": self.returned_at,
+            "resources_used": _used_json(self.resources_used),
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }
 
@@ -292,6 +297,7 @@ def _apply_to(
             for attempt in _attempts(job, event.attempt):
                 attempt.state, attempt.ended_at = event.status, event.at
                 attempt.duration, attempt.error = event.duration, event.error
+                attempt.resources_used = _used(event.resources_used)
         case events.JobRequeued():
             job.state = "waiting"
             for attempt in _attempts(job, event.attempt):
@@ -304,12 +310,22 @@ def _apply_to(
         case events.JobReturned():
             job.state, job.duration, job.error = event.status, event.duration, event.error
             job.returned_at, job.is_stopped = event.at, event.stopped
+            job.resources_used = _used(event.resources_used)
         case events.JobRetried():
             job.state, job.error, job.duration, job.returned_at = "waiting", None, None, None
+            job.resources_used = None
             for attempt in _attempts(job, event.attempt):
                 attempt.why = "run once more, as was asked"
         case _:
             assert_never(event)
+
+
+def _used(told: dict[str, Any] | None) -> ResourcesUsed | None:
+    return None if told is None else ResourcesUsed.from_json(told)
+
+
+def _used_json(used: ResourcesUsed | None) -> dict[str, Any] | None:
+    return None if used is None else used.__dict__.copy()
 
 
 def _attempts(job: JobStatusLine, number: int) -> list[AttemptStatus]:

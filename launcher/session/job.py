@@ -279,21 +279,12 @@ class Job(concurrent.futures.Future[T]):
 
     def has_returned(self, job_return: JobReturn) -> None:
         """Record that it has its JobReturn, and that its hook has fired."""
-        with self._condition:
-            self._job_return = job_return
-            self._condition.notify_all()
-            if self._state in _CANCELLED:
-                return
-        if job_return.status.name == "COMPLETED":
-            self._settle(None)
-        else:
-            self._settle(_Failed())
+        self._job_return = job_return
+        self._settle(None if job_return.status.name == "COMPLETED" else _Failed())
 
     def has_no_return(self, error: BaseException) -> None:
         """Record that it will get no JobReturn here."""
-        with self._condition:
-            self._left = error
-            self._condition.notify_all()
+        self._left = error
         self._settle(error)
 
     def _settle(self, error: BaseException | None) -> None:
@@ -304,5 +295,7 @@ class Job(concurrent.futures.Future[T]):
             else:
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
-            # Another thread has cancelled it in the meantime.
-            return
+            # It was cancelled. Whoever waits for the JobReturn of it is woken here. Nobody may be woken before the state is settled:
+            # a Future takes that for the end of its time limit.
+            with self._condition:
+                self._condition.notify_all()

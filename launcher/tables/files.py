@@ -7,6 +7,7 @@ text from a host is no formula for a spreadsheet.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -14,7 +15,7 @@ from typing import Any
 
 from launcher.errors import UsageError
 from launcher.tables.cells import VALUE, Cell, cell_text, json_cell
-from launcher.tables.table import Row, Table
+from launcher.tables.table import USED, Row, Table, used_cell
 
 __all__ = ["Columns", "columns_of", "csv_bytes", "dataframe", "json_rows", "parquet_bytes"]
 
@@ -34,6 +35,7 @@ _FIXED: dict[str, Callable[[Row], Cell]] = {
     "started": lambda row: row.job.attempts[-1].started_at if row.job.attempts else None,
     "ended": lambda row: row.job.attempts[-1].ended_at if row.job.attempts else None,
     "duration": lambda row: row.job.duration,
+    **{name: functools.partial(used_cell, name=name) for name in USED},
     "error": lambda row: _error(row, "kind"),
     "error_type": lambda row: _error(row, "type"),
     "error_message": lambda row: _error(row, "message"),

@@ -6,6 +6,7 @@ when the journal is all that there is.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from launcher.runs.journal_format import StoredResult, StoredValue
     from launcher.runs.journal_reader import JournalReader
 
-__all__ = ["Extremes", "Row", "Table", "read_rows", "read_table", "sort_rows"]
+__all__ = ["USED", "Extremes", "Row", "Table", "read_rows", "read_table", "sort_rows", "used_cell"]
 
+#: What a job has used, as `ResourcesUsed` names it. Its time is `duration`.
+USED = ("cpu_seconds", "peak_memory", "gpu_share", "peak_gpu_memory", "bytes_in", "bytes_out")
 #: Names that a table has at most. Each job of a hostile host may return other ones.
 MAX_NAMES = 500
 
@@ -163,11 +166,22 @@ def sort_rows(rows: Iterable[Row], by: str) -> list[Row]:
     return [*(row for _, row in numbers), *(row for _, row in texts), *missing]
 
 
+def used_cell(row: Row, name: str) -> Cell:
+    """A field of what a job has used."""
+    return _used(row.job, name)
+
+
+def _used(job: JobStatusLine, name: str) -> Cell:
+    cell: Cell = getattr(job.resources_used, name, None)
+    return cell
+
+
 _FIXED: dict[str, Any] = {
     "job": lambda job: job.num,
     "host": lambda job: job.host,
     "state": lambda job: job.state,
     "time": lambda job: job.duration,
+    **{name: functools.partial(_used, name=name) for name in USED},
 }
 
 

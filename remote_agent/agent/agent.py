@@ -32,6 +32,7 @@ from remote_agent.agent.reports import Reports
 from remote_agent.agent.running import RunningJobs
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.usage import UsageWatch
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.protocol.constants import HEARTBEAT
@@ -125,6 +126,7 @@ class Agent:
             environment=zygotes.environments.on_environment,
             finish=self._on_finish,
         )
+        self._usage = UsageWatch(attempts)
         self._batching = Batching()
         #: Seconds for which waiting messages are held back.
         self._held_for = 0.0
@@ -262,6 +264,7 @@ class Agent:
             if poll:
                 self._reports.read(attempt, now)
                 self.delivery.watch_streams(attempt)
+        self._usage.tick(now)
         self.reaper.sweep(now)
         alone = self.controller.seconds_alone(now)
         if alone is not None:

@@ -17,9 +17,10 @@ from remote_agent.agent.running import RunningJobs
 from remote_agent.agent.spool.attempt import Attempt, Recorded, error_of_status, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.usage import with_usage
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import ZygoteListener, Zygotes
-from remote_agent.job import JobError
+from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol.job_spec import EpilogueSpec
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.result_parts import NO_PARTS
@@ -87,9 +88,9 @@ class Reaper(ZygoteListener):
         """Record that a process has begun."""
         self._running.forked(zygote, attempt_id, pid)
 
-    def exited(self, attempt_id: str, status: int) -> None:
+    def exited(self, attempt_id: str, status: int, used: Optional[ResourcesUsed]) -> None:
         """Record that a process has ended."""
-        self._running.exited(attempt_id, status)
+        self._running.exited(attempt_id, status, used)
 
     def orphaned(self, attempt_ids: List[str]) -> None:
         """Watch jobs that have lost their zygote by their pid."""
@@ -334,7 +335,8 @@ class Reaper(ZygoteListener):
             if attempt.cancel == "timeout":
                 how = "{} ({})".format(timed_out(attempt.spec.timeout), how)
             error.message = how
-        attempt.crash = failed_envelope(attempt, error, time.time())
+        died = failed_envelope(attempt, error, time.time())
+        attempt.crash = with_usage(attempt, died, self._zygotes.blobs.path)
         self._attempts.record(attempt, "crashed", {"envelope": attempt.crash.to_json()})
         return Recorded(attempt.crash, NO_PARTS, None)
 

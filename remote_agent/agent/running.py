@@ -20,16 +20,18 @@ from remote_agent.agent.shares import variables
 from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.usage import since, with_usage
 from remote_agent.agent.workers import Worker, Workers
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import Zygotes
-from remote_agent.job import ERROR_KINDS, JobError
+from remote_agent.job import ERROR_KINDS, JobError, ResourcesUsed
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Cancel, Result, Start
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
+from remote_agent.protocol.trace import TRACEPARENT, traceparent
 from remote_agent.shared.failure import decided_error
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import open_private
@@ -111,6 +113,8 @@ class RunningJobs:
         slot_env: Dict[str, Optional[str]] = dict(self._variables(attempt))
         slot_env[TOKEN] = self._paths.token(attempt)
         slot_env[REPORTS] = self._paths.reports(attempt)
+        if attempt.spec.trace:
+            slot_env[TRACEPARENT] = traceparent(attempt.spec.trace, attempt.id)
         earlier = [self._paths.with_folder(one, attempt.spec) for one in attempt.spec.earlier]
         job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt), earlier=earlier)
         return ForkSpec(job, slot_env, self._paths.spool, payload_file, attempt.cpus, self._queue.threads)
@@ -249,6 +253,8 @@ class RunningJobs:
             self._close_socket(attempt)
             return
         self._attempts.record(attempt, "over", {})
+        used = None if attempt.final is None else attempt.final.envelope.resources_used
+        worker.peak_memory = max(worker.peak_memory, (used.peak_memory or 0) if used is not None else 0)
         attempt.leave_process()
         worker.attempt = None
         self.on_end(attempt)
@@ -295,7 +301,7 @@ class RunningJobs:
                 )
                 zygote.process.kill()
 
-    def exited(self, attempt_id: str, status: int) -> None:
+    def exited(self, attempt_id: str, status: int, used: Optional[ResourcesUsed] = None) -> None:
         """Record that the process of an attempt, or the worker of that name, has ended."""
         worker = self._workers.remove(attempt_id)
         if worker is not None and worker.attempt is None:
@@ -303,6 +309,8 @@ class RunningJobs:
             return
         attempt = self._attempts.alive(attempt_id) if worker is None else worker.attempt
         if attempt is not None and not attempt.awaits_zygote:
+            if used is not None and not attempt.in_epilogue:
+                attempt.seen.at_death = since(attempt, used)
             attempt.status = status
             attempt.has_exited = True
             self.drain(attempt)
@@ -382,16 +390,27 @@ class RunningJobs:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
 
     def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
-        envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
+        envelope = self._envelope(attempt, header)
         parts = ResultParts.from_json(header["parts"])
         record = {"envelope": envelope.to_json(), "parts": parts.to_json()}
         attempt.outcome = Recorded(envelope, parts, self._attempts.record(attempt, "outcome", record, payload))
+        if attempt.worker is not None:
+            # What its process had used before the next job.
+            attempt.worker.spent = float(header["spent"])
         # From now on only the end hooks can hang.
         attempt.deadline = None
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
-    def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
+    def _envelope(self, attempt: Attempt, header: Result) -> Envelope:
+        """Read how the job ended, and add what only this agent knows."""
         envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
+        if attempt.outcome is not None:
+            # The job has said what it used when it had its outcome.
+            return envelope._replace(resources_used=attempt.outcome.envelope.resources_used)
+        return with_usage(attempt, envelope, self._zygotes.blobs.path)
+
+    def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
+        envelope = self._envelope(attempt, header)
         parts = ResultParts.from_json(header["parts"])
         if parts.same and attempt.outcome is not None:
             self._attempts.record_final(attempt, envelope, attempt.outcome.parts, same_as=attempt.outcome.reference)

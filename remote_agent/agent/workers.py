@@ -22,6 +22,7 @@ class Worker:
         pid, started: what identifies the process; None until its zygote has reported it.
         sock: our end of its socket.
         is_last: it gets no further job, and ends by itself.
+        spent, peak_memory: seconds of CPU time, and the greatest peak, of the jobs that it has done.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class Worker:
         self.started = ""
         self.sock = sock
         self.is_last = False
+        self.spent = 0.0
+        self.peak_memory = 0
 
     def send(self, data: bytes, fds: List[int]) -> bool:
         """Send it a job. Returns False if it did not get all of it; it cannot begin the job then."""

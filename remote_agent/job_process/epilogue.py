@@ -42,6 +42,7 @@ class Epilogue(JobRun):
         job_return.duration = envelope.duration
         if job_return.duration is None:
             job_return.duration = max(0.0, job_return.ended_at - self.started_at)
+        self.resources_used = job_return.resources_used = envelope.resources_used
         self.hooks += envelope.hooks
         self._started = spec.indexes("on_job_start")
         self.owed = sorted(set(self._started) - set(spec.indexes("on_job_end")))
@@ -51,7 +52,9 @@ class Epilogue(JobRun):
         self.gate.install()
         outcome = self._epilogue.outcome
         if outcome is not None and not self.owed:
-            self.channel.send({"t": "done", "envelope": outcome.to_json(), "parts": SAME.to_json()}, sync=True)
+            self.channel.send(
+                {"t": "done", "envelope": outcome.to_json(), "parts": SAME.to_json(), "spent": 0.0}, sync=True
+            )
             return
         problem = ""
         try:

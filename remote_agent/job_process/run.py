@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional
 
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import as_hydra
-from remote_agent.job import JobError, JobReturn, RemoteJobError
+from remote_agent.job import JobError, JobReturn, RemoteJobError, ResourcesUsed
 from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink, private_opener
 from remote_agent.job_process.config_pickle import rewrite_config_pickle
@@ -26,6 +26,7 @@ from remote_agent.job_process.process import SignalGate, hold_standard_fds
 from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
+from remote_agent.job_process.usage import UsageWatch
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
@@ -115,6 +116,9 @@ class JobRun:
         self.owed: List[int] = []
         self.started_at = time.time()
         self._clock = time.monotonic()
+        self._usage = UsageWatch()
+        #: What the job has used, when it has ended.
+        self.resources_used: Optional[ResourcesUsed] = None
         self.output_dir = os.path.abspath(job.output_dir)
         self.job_return = JobReturn(
             working_dir=job.output_dir,
@@ -364,11 +368,15 @@ class JobRun:
 
     def _outcome(self) -> Result:
         result = self._result(".result")
+        # Now, because the result as bytes may take more memory than all before it.
+        self.resources_used = self.job_return.resources_used = self._usage.used(self.job_return.duration or 0.0)
         error = self.job_return.error
         if error is not None:
             logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
         # It is sent together with the name of the first end hook, or with `done`.
-        self.channel.hold(_frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.file)
+        self.channel.hold(
+            _frame("outcome", self._envelope(), result.parts, result.payload, self._usage.spent), file=result.parts.file
+        )
         return result
 
     def fire_end_hooks(self) -> None:
@@ -410,7 +418,9 @@ class JobRun:
         self._send_done(result.parts, result.payload)
 
     def _send_done(self, parts: ResultParts, payload: bytes) -> None:
-        self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.file)
+        self.channel.send_all(
+            [_frame("done", self._envelope(), parts, payload, self._usage.spent)], sync=True, file=parts.file
+        )
 
     def _envelope(self) -> Envelope:
         job_return = self.job_return
@@ -425,11 +435,14 @@ class JobRun:
             code=self.prepared.spec.code,
             abort=self.abort,
             stopped=bool(job_return.stopped),
+            resources_used=self.resources_used,
         )
 
 
-def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: ResultParts, payload: bytes) -> bytes:
-    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts.to_json()}
+def _frame(
+    name: Literal["outcome", "done"], envelope: Envelope, parts: ResultParts, payload: bytes, spent: float
+) -> bytes:
+    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts.to_json(), "spent": spent}
     try:
         return wire.encode(header, payload)
     except wire.ProtocolError:  # too long, because many hooks have tracebacks

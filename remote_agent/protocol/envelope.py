@@ -6,22 +6,26 @@ it unchanged, or refuse it and name the field.
 
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from remote_agent.job import JobError
+from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["Envelope"]
 
 
 class _HookRecord(NamedTuple):
-    """A hook that fired. `error` has texts: its type, message and traceback."""
+    """A hook that fired. `error` has texts: its type, message and traceback. `began_at` is by the host's clock."""
 
     hook: str
     callback: str
     ok: bool
     error: Optional[Dict[str, str]]
     on_error: str
+    began_at: Optional[float]
+    seconds: Optional[float]
 
 
+#: Fields that an earlier version did not write, or that nobody knows.
+_HOOK_ABSENT = {"error": None, "on_error": "warn", "began_at": None, "seconds": None}
 #: Fields that are missing if no process of the job made the envelope.
 _ABSENT = {
     "started_at": None,
@@ -32,6 +36,7 @@ _ABSENT = {
     "code": dict,
     "abort": None,
     "stopped": False,
+    "resources_used": None,
 }
 
 
@@ -43,10 +48,11 @@ class Envelope(NamedTuple):
         error: why it is FAILED. Other jobs have none.
         started_at, ended_at: seconds since the epoch, by the host's clock.
         duration: seconds.
-        hooks: the hooks that fired, in order, as `{"hook", "callback", "ok", "error", "on_error"}`.
+        hooks: the hooks that fired, in order, as `{"hook", "callback", "ok", "error", "on_error", "began_at", "seconds"}`.
         code: the snapshot that ran.
         abort: the callback that asked to stop the run.
         stopped: the job was asked to stop, and has learned it from a report.
+        resources_used: what the job has used, as far as its host has told.
     """
 
     status: str
@@ -59,6 +65,7 @@ class Envelope(NamedTuple):
     code: Dict[str, Any]
     abort: Optional[str]
     stopped: bool
+    resources_used: Optional[ResourcesUsed]
 
     @classmethod
     def of_failure(
@@ -70,11 +77,18 @@ class Envelope(NamedTuple):
     ) -> "Envelope":
         """Make the envelope of a failed job whose process did not make one."""
         duration = None if started_at is None or ended_at is None else max(0.0, ended_at - started_at)
-        return cls("FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None, stopped=False)
+        return cls(
+            "FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None, stopped=False, resources_used=None
+        )  # fmt: skip
 
     def to_json(self) -> Dict[str, Any]:
         """Return the envelope as a JSON object, which `from_json` reads."""
-        return dict(to_json(self), error=None if self.error is None else self.error.to_json())
+        used = self.resources_used
+        return dict(
+            to_json(self),
+            error=None if self.error is None else self.error.to_json(),
+            resources_used=None if used is None else used.to_json(),
+        )
 
     @classmethod
     def from_json(cls, data: Any) -> "Envelope":
@@ -91,5 +105,5 @@ class Envelope(NamedTuple):
         if envelope.duration is not None and envelope.duration < 0:
             raise FieldError("envelope", "duration", envelope.duration)
         for hook in envelope.hooks:
-            read(_HookRecord, "envelope: hook", hook, {"error": None, "on_error": "warn"})
+            read(_HookRecord, "envelope: hook", hook, _HOOK_ABSENT)
         return envelope

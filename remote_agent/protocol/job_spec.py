@@ -9,6 +9,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError, read, to_json
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.trace import is_trace
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]
 
@@ -23,6 +24,7 @@ _EARLIER = {
     "children_timeout": 2.0,
     "needs": None,
     "earlier": list,
+    "trace": "",
 }
 
 
@@ -40,6 +42,7 @@ class JobSpec(NamedTuple):
         needs: what it takes of its host; None for what the run says, or the host's usual part.
         earlier: the attempts before it that began, each as {"attempt", "host", "kind" of its error}, and with "folder" if its output folder is
             on this host.
+        trace: the trace that the spans of its attempts belong to (`remote_agent.protocol.trace`); empty for none.
     """
 
     num: int
@@ -56,6 +59,7 @@ class JobSpec(NamedTuple):
     children_timeout: float
     needs: Optional[Resources]
     earlier: List[Any]
+    trace: str
 
     @property
     def attempt_id(self) -> str:
@@ -83,6 +87,8 @@ class JobSpec(NamedTuple):
         for one in spec.earlier:
             if not _is_earlier(one):
                 raise FieldError("job", "earlier", one)
+        if spec.trace and not is_trace(spec.trace):
+            raise FieldError("job", "trace", spec.trace)
         for name, number in zip(_LIMITS, (*spec[5:9], spec.max_output_bytes, spec.children_timeout)):
             if number is not None and number < 0:
                 raise FieldError("job", name, number)

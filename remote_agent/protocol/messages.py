@@ -179,6 +179,12 @@ class ListGpus(TypedDict):
     gpus: Union[List[Any], int, str, None]
 
 
+class ListUse(TypedDict):
+    """A question for what runs on the host now."""
+
+    t: Literal["list_use"]
+
+
 class CompareEnvironment(TypedDict):
     """What of an environment is there; the payload is an EnvironmentSpec."""
 
@@ -403,6 +409,12 @@ class GpusListed(TypedDict):
     more: bool
 
 
+class UseListed(TypedDict):
+    """The answer to `list_use`; the payload is a JSON object."""
+
+    t: Literal["use_listed"]
+
+
 class EnvironmentCompared(TypedDict):
     """The answer to `compare_environment`; the payload is a JSON object."""
 
@@ -522,11 +534,12 @@ class Forked(TypedDict):
 
 
 class Exited(TypedDict):
-    """A process has ended. `status` is that of waitpid."""
+    """A process has ended. `status` is that of waitpid. `used`: a ResourcesUsed of its whole life, as the system says; None if it was never made."""
 
     t: Literal["exited"]
     attempt: str
     status: int
+    used: Optional[Dict[str, Any]]
 
 
 # -- an agent to a job -----------------------------------------------------------------------------------------------
@@ -559,11 +572,12 @@ class State(TypedDict):
 
 
 class Result(TypedDict):
-    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope."""
+    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope. `spent`: seconds of CPU time of its process so far."""
 
     t: Literal["outcome", "done"]
     envelope: Dict[str, Any]
     parts: Dict[str, Any]
+    spent: float
 
 
 class Ending(TypedDict):
@@ -599,6 +613,7 @@ FromController = Union[
     Survey,
     ListEnvironments,
     ListGpus,
+    ListUse,
     CompareEnvironment,
     Remove,
     Ping,
@@ -621,6 +636,7 @@ FromAgent = Union[
     Surveyed,
     EnvironmentsListed,
     GpusListed,
+    UseListed,
     EnvironmentCompared,
     Removed,
     Looked,
@@ -674,9 +690,10 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "ready": {"why": "", "notes": list, "imported": None},
     "fork": {"leases": 0},
     "epilogue": {"leases": 0},
+    "exited": {"used": None},
     "state": {"file": None, "error": None},
-    "outcome": {"parts": dict},
-    "done": {"parts": dict},
+    "outcome": {"parts": dict, "spent": 0.0},
+    "done": {"parts": dict, "spent": 0.0},
 }
 
 

@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 import threading
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
-__all__ = ["Gpu", "GpuProcess", "Survey", "survey"]
+__all__ = ["Gpu", "GpuProcess", "GpuUse", "Survey", "gpu_use", "survey"]
 
 #: One of them is there where a driver is; the second one in WSL. Where none is, NVML is not looked for: `ctypes` alone takes some milliseconds.
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
@@ -60,6 +60,13 @@ class Survey(NamedTuple):
 _LOST = Gpu("", "", "", None, None, None)
 
 
+class GpuUse(NamedTuple):
+    """What a GPU does now. `share`: of the last moment, in which it worked, from 0 to 1. `used`: bytes of memory. None where the driver does not say."""
+
+    share: Optional[float]
+    used: Optional[int]
+
+
 class _NvmlError(Exception):
     """NVML cannot be loaded, or a call failed."""
 
@@ -85,6 +92,14 @@ def survey() -> Survey:
     thread.start()
     thread.join(_PATIENCE)
     return found[0] if found else late
+
+
+def gpu_use(uuids: Iterable[str]) -> Dict[str, GpuUse]:
+    """Read what these GPUs do now, from NVML alone. It may wait for a driver that hangs."""
+    try:
+        return _Nvml().use(uuids)
+    except (_NvmlError, ImportError):
+        return {}
 
 
 def _survey() -> Survey:
@@ -129,6 +144,35 @@ class _Nvml:
             return Survey(gpus, "nvml", "; ".join(errors))
         finally:
             self._library.nvmlShutdown()
+
+    def use(self, uuids: Iterable[str]) -> Dict[str, GpuUse]:
+        """Read what these GPUs do. One that cannot be read is left out.
+
+        Raises:
+            _NvmlError: there is no driver.
+        """
+        self._call("nvmlInit_v2")
+        found = {}
+        try:
+            for uuid in uuids:
+                try:
+                    handle = self._handle("nvmlDeviceGetHandleByUUID", uuid.encode("ascii"))
+                except _NvmlError:
+                    continue
+                memory = self._memory(handle)
+                found[uuid] = GpuUse(self._share(handle), memory and memory[1])
+            return found
+        finally:
+            self._library.nvmlShutdown()
+
+    def _share(self, handle: Any) -> Optional[float]:
+        """The share of the last moment in which it worked. Instances of a divided GPU have none."""
+        percent = (self._ctypes.c_uint * 2)()
+        try:
+            self._call("nvmlDeviceGetUtilizationRates", handle, percent)
+        except _NvmlError:
+            return None
+        return percent[0] / 100.0 if percent[0] <= 100 else None
 
     def _gpus(self, handle: Any) -> Iterator[Gpu]:
         """The GPU itself, or the instances of a divided one: without any it computes nothing."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Op
 
 from remote_agent.job_process import process, shutdown
 from remote_agent.job_process.run import ImportedAgain
+from remote_agent.job_process.usage import lifetime
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import SPARE, WARM
 from remote_agent.protocol.envelope import Envelope
@@ -295,7 +296,7 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             _send_not_started(fds[0], header, error)
-            self._send({"t": "exited", "attempt": attempt, "status": 0})
+            self._send({"t": "exited", "attempt": attempt, "status": 0, "used": None})
             return
         if pid == 0:
             self._become_child(header, payload, fds)
@@ -327,9 +328,11 @@ class Zygote:
         except BlockingIOError:
             pass  # there was no wake-up; the children are checked all the same
         for pid in list(self._children):
-            done, status = os.waitpid(pid, os.WNOHANG)
+            done, status, told = os.wait4(pid, os.WNOHANG)
             if done:
-                self._send({"t": "exited", "attempt": self._children.pop(pid), "status": status})
+                # The system says here what only it knows of a job that was killed.
+                used = lifetime(told).to_json()
+                self._send({"t": "exited", "attempt": self._children.pop(pid), "status": status, "used": used})
 
 
 def _on_child_exit(signum: int, frame: Any) -> None:
@@ -348,6 +351,6 @@ def _send_not_started(fd: int, header: Start, error: OSError) -> None:
         failure.message = "no process could be created for the job: {}".format(safe_text(error))
         now = time.time()
         envelope = Envelope.of_failure(failure, now, now)
-    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts.to_json()})
+    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts.to_json(), "spent": 0.0})
     with socket.socket(fileno=os.dup(fd)) as sock:
         sock.sendall(data)

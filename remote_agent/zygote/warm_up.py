@@ -63,6 +63,7 @@ def warm_up() -> None:
                 "t": "outcome",
                 "envelope": {"status": "COMPLETED"},
                 "parts": result.parts.to_json(),
+                "spent": 0.0,
             }
             wire.encode(header, result.payload)
         formatter.format(record)

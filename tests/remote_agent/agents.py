@@ -72,6 +72,8 @@ def task(cfg):
         gate("never")
     if do == "exit":
         os._exit(cfg.code)
+    if do == "hold":
+        return len(b"1" * cfg.size)
     if do == "large":
         return bytes(cfg.size)
     if do == "print":

@@ -216,6 +216,7 @@ def _state(job: JobStatusLine) -> str:
 
 def _print_job(status: RunStatus, job: JobStatusLine) -> None:
     from launcher.display.text import clean_lines, error_line, report_text, seconds
+    from launcher.display.usage import usage_text
 
     took = f" after {seconds(job.duration)}" if job.duration else ""
     print(f"job {status.run}#{job.num}: {_state(job)}{took}{', stopped early' if job.is_stopped else ''}")
@@ -226,6 +227,9 @@ def _print_job(status: RunStatus, job: JobStatusLine) -> None:
         print(f"  reported: {report_text(job.step, job.reported)}")
     if job.value:
         print(f"  value: {job.value}")
+    used = usage_text(job.resources_used)
+    if used:
+        print(f"  used: {used}")
     if job.environment is not None:
         told = job.environment
         print(f"  environment: {told['key'][:12]} of {told['name'] or 'the lock'} ({told['lock'][:12]})")
@@ -237,6 +241,8 @@ def _print_job(status: RunStatus, job: JobStatusLine) -> None:
             print(f"    {clean(error_line(attempt.error))}")
         if attempt.why:
             print(f"    {clean(attempt.why)}")
+        if attempt is not job.attempts[-1] and usage_text(attempt.resources_used):
+            print(f"    used: {usage_text(attempt.resources_used)}")
     error: dict[str, Any] = job.error or {}
     if error and not job.attempts:
         print(f"  {clean(error_line(error))}")

@@ -150,14 +150,17 @@ def _write(data: bytes, into: Path | None) -> None:
 def _print(table: Table, sort: str) -> None:
     from launcher.display.table import Column, print_table, styled
     from launcher.display.text import count, seconds
+    from launcher.display.usage import usage_columns
     from launcher.display.values import best_lines, set_text, value_cells
 
     status, names, varying = table.status, table.values, table.varying
+    used = usage_columns((row.job.resources_used for row in table.rows), ("cpu_seconds", "peak_memory", "gpu_share"))
     print(styled(f"run {status.run}: {status.state}, {count(status.jobs, 'job')}", "bold", sys.stdout))
     columns = [
         Column("job", is_number=True),
         Column("state"),
         Column("time", is_number=True),
+        *(Column(name, is_number=True) for name, _, _ in used),
         *(Column(name, is_number=True) for name in names),
         Column("overrides", may_fold=True),
     ]
@@ -167,12 +170,13 @@ def _print(table: Table, sort: str) -> None:
                 str(row.job.num),
                 row.job.state,
                 seconds(row.job.duration),
+                *(texts[place] for _, _, texts in used),
                 *value_cells(row, names),
                 set_text(row, varying),
             ],
             "",
         )
-        for row in table.rows
+        for place, row in enumerate(table.rows)
     ]
     print_table(columns, rows, sys.stdout)
     for line in best_lines(table, table.rows, sort):

@@ -8,16 +8,18 @@ started. `is_claimed` says that the claim is on the disk: from then on the attem
 import os
 import signal
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, TypeVar
 
 from remote_agent.agent.spool.log import Reference
-from remote_agent.job import JobError
+from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.system.gpus import GpuUse
+from remote_agent.system.process_use import ProcessUse
 
-__all__ = ["Attempt", "KeptReports", "Recorded", "error_of_status", "failed_envelope"]
+__all__ = ["Attempt", "KeptReports", "Recorded", "Seen", "error_of_status", "failed_envelope", "greatest"]
 
 
 #: How many reports of an attempt are kept.
@@ -65,6 +67,50 @@ class KeptReports:
         self.kept = deque((number, moved[reference.offset]) for number, reference in self.kept)
 
 
+_Number = TypeVar("_Number", int, float)
+
+
+def greatest(*numbers: Optional[_Number]) -> Optional[_Number]:
+    """Return the greatest of those that are known."""
+    known = [one for one in numbers if one is not None]
+    return max(known) if known else None
+
+
+class Seen:
+    """What of an attempt's use of its host its own process did not say.
+
+    Attributes:
+        at_death: what its process had used when it died without an outcome, as its zygote says.
+        cpu_seconds, peak_memory, peak_gpu_memory: the greatest that a look has shown.
+    """
+
+    def __init__(self) -> None:
+        self.at_death: Optional[ResourcesUsed] = None
+        self.cpu_seconds: Optional[float] = None
+        self.peak_memory: Optional[int] = None
+        self.peak_gpu_memory: Optional[int] = None
+        self._shares = 0.0
+        self._looks = 0
+
+    @property
+    def gpu_share(self) -> Optional[float]:
+        """The mean of all looks; None if none has shown any."""
+        return self._shares / self._looks if self._looks else None
+
+    def add(self, used: Optional[ProcessUse], gpus: List[GpuUse], spent: float) -> None:
+        """Add a look. `spent`: seconds of CPU time that its process had spent before."""
+        if used is not None:
+            self.cpu_seconds = greatest(self.cpu_seconds, used.cpu_seconds - spent)
+            self.peak_memory = greatest(self.peak_memory, used.memory)
+        shares = [one.share for one in gpus if one.share is not None]
+        if shares:
+            self._shares += sum(shares) / len(shares)
+            self._looks += 1
+        memory = [one.used for one in gpus if one.used is not None]
+        if memory and len(memory) == len(gpus):
+            self.peak_gpu_memory = greatest(self.peak_gpu_memory, sum(memory))
+
+
 class Attempt:
     """The agent's knowledge of one attempt. References point into the spool's log."""
 
@@ -107,6 +153,7 @@ class Attempt:
         self.crash: Optional[Envelope] = None
         self.cancel: Optional[str] = None
         self.status: Optional[int] = None
+        self.seen = Seen()
         self.has_exited = False
         #: Monotonic times.
         self.begun_at: Optional[float] = None

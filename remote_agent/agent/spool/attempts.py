@@ -518,6 +518,7 @@ def unknown_spec(attempt_id: str) -> JobSpec:
         children_timeout=2.0,
         needs=None,
         earlier=[],
+        trace="",
     )
 
 

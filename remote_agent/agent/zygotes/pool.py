@@ -19,7 +19,7 @@ from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.code import Code
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.agent.zygotes.warm import WarmInterpreters
-from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, STORE_FAILED, JobError
+from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, STORE_FAILED, JobError, ResourcesUsed
 from remote_agent.protocol import wire
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.messages import Blob, Blobs, Manifest, Prepare, Withheld
@@ -63,8 +63,8 @@ class ZygoteListener:
         """A process has begun."""
         raise NotImplementedError
 
-    def exited(self, attempt_id: str, status: int) -> None:
-        """A process has ended. `status` is that of waitpid."""
+    def exited(self, attempt_id: str, status: int, used: Optional[ResourcesUsed]) -> None:
+        """A process has ended. `status` is that of waitpid. `used`: by it in all its life."""
         raise NotImplementedError
 
     def orphaned(self, attempt_ids: List[str]) -> None:
@@ -354,7 +354,10 @@ class Zygotes:
                 self.listener.forked(zygote, header["attempt"], header["pid"])
             elif header["t"] == "exited":
                 zygote.children.pop(header["attempt"], None)
-                self.listener.exited(header["attempt"], header["status"])
+                used = header["used"]
+                self.listener.exited(
+                    header["attempt"], header["status"], ResourcesUsed.from_json(used) if used is not None else None
+                )
         if gone:
             self._gone(zygote)
 

@@ -62,6 +62,12 @@ def whose(cfg):
     return f"{cfg.whose}'s {cfg.num}"
 
 
+def on_gpu(cfg):
+    """Says which GPU it has, and waits for the gate."""
+    _note("gpus", os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+    return gated(cfg)
+
+
 def share(cfg):
     """Waits for the gate, and says what it has of its node."""
     gated(cfg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -164,6 +165,18 @@ def test_show_of_a_job_shows_its_traceback(finished: Project, cli: Cli) -> None:
     assert cli.json("show", "last#1")["jobs"][0]["error"]["kind"] == "exception"
     cli("show", "last#7", code=2)
     assert "no job 7; it has 3" in cli.err
+
+
+def test_what_a_job_used_is_shown(finished: Project, cli: Cli) -> None:
+    """Of one job in a line, of all in a table, and as data. What is not known is null."""
+    told = cli("show", f"{finished.entry.run}#1")
+    assert re.search(r"used: .* of CPU time, at most .*MiB of memory, .* sent to it, .* came back", told)
+    (first, *_) = cli.json("show", finished.entry.run)["jobs"]
+    used = first["resources_used"]
+    assert used["peak_memory"] > 1 << 20
+    assert used["gpu_share"] is None
+    assert first["attempts"][0]["resources_used"]["cpu_seconds"] == used["cpu_seconds"]
+    assert re.search(r"job .*CPU time +memory", cli("table", finished.entry.run))
 
 
 @pytest.mark.slow

@@ -608,6 +608,18 @@ class TestStoppingEarly:
         (made,) = scheduler.observe_collected(0.0, "a", 0, 1)
         assert not made.stopped
 
+    def test_what_came_back_counts_with_the_files(self):
+        """The host says what the job used, and the bytes are counted here. A host that says nothing leaves it unknown."""
+        scheduler = self._running()
+        scheduler.observe_ended(
+            0.0, "a", 0, 1, "COMPLETED", 1.0, None, resources_used={"cpu_seconds": 2.0, "bytes_out": 5}
+        )
+        (made,) = scheduler.observe_collected(0.0, "a", 0, 1, 100)
+        assert made.resources_used == {"cpu_seconds": 2.0, "bytes_out": 105}
+        scheduler.observe_ended(0.0, "a", 1, 1, "COMPLETED", 1.0, None)
+        (made,) = scheduler.observe_collected(0.0, "a", 1, 1, 100)
+        assert made.resources_used is None
+
     def test_one_that_waits_here_never_starts(self):
         """It returns at once, and is no failure of a host."""
         scheduler = self._running()

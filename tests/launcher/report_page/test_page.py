@@ -214,3 +214,15 @@ def test_a_page_of_a_run_that_is_not_over_says_so(tmp_path: Path, end: str) -> N
     text = " ".join(Parsed(page_of(tmp_path, [MadeJob(value=1), MadeJob(state="running")], end=end)).texts)
     assert "so far" in text
     assert "was not complete" in text
+
+
+def test_what_jobs_used_has_columns_where_it_is_known(tmp_path: Path) -> None:
+    """For people in the page, and in bytes for sorting."""
+    jobs = [MadeJob(used={"peak_memory": 3 << 30}), MadeJob(used={"cpu_seconds": "<script>"})]
+    text = page_of(tmp_path / "known", jobs)
+    assert '<th scope="col" class="number">memory</th>' in text
+    assert "<td>3.0 GiB" in text
+    assert "CPU time" not in text
+    data = json.loads(next(one for one in Parsed(text).scripts if one.startswith("{")))
+    assert next(one["cells"] for one in data["columns"] if one["name"] == "memory") == [3 << 30, None]
+    assert "memory</th>" not in page_of(tmp_path / "unknown", [MadeJob()])

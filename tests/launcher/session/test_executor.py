@@ -579,3 +579,31 @@ def test_ctrl_c_is_raised_where_the_script_waits(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.splitlines() == ["here", "returned cancelled", "end", "there", "True"], done.stderr
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "left"])
+def test_nobody_is_woken_before_the_job_is_settled(end: str) -> None:
+    """A Future takes a wake-up without an end for the end of a time limit: `result()` would raise TimeoutError."""
+    job: launcher.Job[None] = launcher.Job(None, 0)  # type: ignore[arg-type]
+    job.has_started()
+    woken = []
+    notify = job._condition.notify_all
+    job._condition.notify_all = lambda: (woken.append(job._state), notify())  # type: ignore[method-assign, func-returns-value, assignment]
+    if end == "left":
+        job.has_no_return(SessionError("the controller has left"))
+    else:
+        status = launcher.JobStatus.COMPLETED if end == "completed" else launcher.JobStatus.FAILED
+        job.has_returned(launcher.JobReturn(status=status))
+    assert set(woken) == {"FINISHED"}
+
+
+def test_whoever_waits_for_the_job_return_of_a_cancelled_job_is_woken() -> None:
+    """It has one, too."""
+    job: launcher.Job[None] = launcher.Job(None, 0)  # type: ignore[arg-type]
+    concurrent.futures.Future.cancel(job)
+    woken = []
+    notify = job._condition.notify_all
+    job._condition.notify_all = lambda: (woken.append(job._job_return), notify())  # type: ignore[method-assign, func-returns-value, assignment]
+    returned = launcher.JobReturn(status=launcher.JobStatus.FAILED)
+    job.has_returned(returned)
+    assert woken[-1] is returned

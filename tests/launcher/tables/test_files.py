@@ -145,3 +145,15 @@ def test_job_returns_become_a_dataframe(tmp_path: Path) -> None:
     assert frame["value.loss"].tolist() == [2, 4]
     assert frame["override.x"].tolist() == [1, 2]
     assert frame["state"].tolist() == ["COMPLETED", "COMPLETED"]
+
+
+def test_what_jobs_used_has_columns(tmp_path: Path) -> None:
+    """In bytes and seconds; what is not known is missing, and not 0."""
+    jobs = [MadeJob(used={"cpu_seconds": 1.5, "peak_memory": 1 << 40, "gpu_share": 0.5, "bytes_out": 0}), MadeJob()]
+    columns = columns_of([table_of(tmp_path, jobs)])
+    first, second = rows_of(csv_bytes(columns))
+    names = ("cpu_seconds", "peak_memory", "gpu_share", "peak_gpu_memory", "bytes_in", "bytes_out")
+    assert [first[name] for name in names] == ["1.5", "1099511627776", "0.5", "", "", "0"]
+    assert [second[name] for name in names] == [""] * 6
+    frame = dataframe(columns)
+    assert (frame.peak_memory[0], frame.peak_memory.isna().tolist()) == (1 << 40, [False, True])

@@ -160,3 +160,18 @@ def test_a_run_whose_folder_is_gone_is_said(tmp_path: Path) -> None:
     """There is nothing to read."""
     with pytest.raises(Exception, match=r"holds no run"):
         read_table(Entry("20231114-221320-gone", tmp_path / "gone", 1.0))
+
+
+def test_jobs_are_sorted_by_what_they_used(tmp_path: Path) -> None:
+    """A run of an earlier version has nothing of it, and jobs of which it is not known come last."""
+    jobs = [
+        MadeJob(used=used)
+        for used in ({"peak_memory": 5}, None, {"peak_memory": 7, "cpu_seconds": 1.5}, {"peak_memory": "x"})
+    ]
+    table = table_of(tmp_path, jobs)
+    assert nums(table, "-peak_memory") == [2, 0, 1, 3]
+    assert nums(table, "cpu_seconds") == [2, 0, 1, 3]
+    assert table.rows[1].job.resources_used is None
+    assert table.rows[1].job.to_json()["resources_used"] is None
+    assert table.rows[2].job.to_json()["resources_used"]["peak_memory"] == 7
+    assert table.rows[3].job.attempts[0].to_json()["resources_used"]["peak_memory"] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from remote_agent.job import JobError
+from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
 from remote_agent.protocol.resources import Resources
@@ -18,13 +18,20 @@ HOOK = {"hook": "on_job_start", "callback": "c", "ok": True, "error": None, "on_
 ERROR = JobError("killed", "SIGKILL", "killed by SIGKILL", "Traceback ...", signal=9, causes=[{"type": "E"}])
 
 
-JOB = JobSpec(3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0, Resources(1, 4, 1 << 30), [])
+JOB = JobSpec(
+    3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0, Resources(1, 4, 1 << 30), [], "ab" * 16
+)
 
 
-FAILED = Envelope("FAILED", ERROR, 1.5, 3, 1.5, "app", [HOOK], {"hash": "abc", "dirty": False}, "c", stopped=True)
+USED = ResourcesUsed(1.5, 2.25, 1 << 30, 0.5, 1 << 31, 100, 200)
 
 
-DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None, stopped=False)
+FAILED = Envelope(
+    "FAILED", ERROR, 1.5, 3, 1.5, "app", [HOOK], {"hash": "abc", "dirty": False}, "c", stopped=True, resources_used=USED
+)
+
+
+DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None, stopped=False, resources_used=None)
 
 
 PARTS = NO_PARTS._replace(value=Part(0, 5, "ab"), codec="plain")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote_agent.system import gpus
-from remote_agent.system.gpus import Gpu, GpuProcess, survey
+from remote_agent.system.gpus import Gpu, GpuProcess, GpuUse, gpu_use, survey
 from tests.gpus import FalseGpus
 
 MIB = 1 << 20
@@ -116,3 +116,19 @@ print(gpus.survey().gpus, "ctypes" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "False"]
+
+
+def test_what_gpus_do_now(nvml, monkeypatch):
+    """Of those that are asked for. What the driver does not say, as of an instance of a divided GPU, is not known."""
+    nvml.write(
+        "gpu GPU-a 16384 300", "busy 40", "gpu GPU-b 100 1", "mig MIG-1 40 30", "gpu GPU-c 8 1", "busy 250", "lost"
+    )
+    assert gpu_use(["GPU-a", "MIG-1", "GPU-c", "GPU-z"]) == {
+        "GPU-a": GpuUse(0.4, 300 * MIB),
+        "MIG-1": GpuUse(None, 30 * MIB),
+        "GPU-c": GpuUse(None, MIB),
+    }
+    nvml.write("down")
+    assert gpu_use(["GPU-a"]) == {}
+    monkeypatch.setattr(gpus, "_LIBRARY", "libnone.so.1")
+    assert gpu_use(["GPU-a"]) == {}
