@@ -24,9 +24,17 @@ from benchmarks.environments import environments
 from benchmarks.gpus import gpus
 from benchmarks.kept import kept
 from benchmarks.measure import compile_all
+from benchmarks.slurm import slurm
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "display": display, "environments": environments, "gpus": gpus, "kept": kept}
+SUITES = {
+    **suites.SUITES,
+    "display": display,
+    "environments": environments,
+    "gpus": gpus,
+    "kept": kept,
+    "slurm": slurm,
+}
 
 
 def main() -> None:
@@ -39,8 +47,11 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=100_000, help="jobs of `long` (default 100000)")
     arguments = parser.parse_args()
     chosen = [name for name in arguments.only.split(",") if name] or [*SUITES]
-    if not arguments.only and not arguments.long:
-        chosen.remove("long")
+    if not arguments.only:
+        # Few machines have Slurm.
+        chosen.remove("slurm")
+        if not arguments.long:
+            chosen.remove("long")
     unknown = [name for name in chosen if name not in SUITES]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(SUITES)}")

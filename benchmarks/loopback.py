@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,14 +62,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_sshd() -> Iterator[Loopback]:
-    """Start sshd on 127.0.0.1. At the end, stop it and every remaining session."""
+def running_sshd(**variables: str) -> Iterator[Loopback]:
+    """Start sshd on 127.0.0.1, whose sessions have these variables. At the end, stop it and every remaining session."""
     sshd = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if sshd is None:
         raise SystemExit("benchmarks: no sshd found: install OpenSSH's server")
     folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-"))
     try:
-        host = _write_config(folder)
+        host = _write_config(folder, variables)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         with (folder / "sshd.log").open("wb") as log:
@@ -86,7 +86,7 @@ def running_sshd() -> Iterator[Loopback]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_config(folder: Path) -> Loopback:
+def _write_config(folder: Path, variables: Mapping[str, str]) -> Loopback:
     port, user = free_port(), getpass.getuser()
     identity, host_key = folder / "identity", folder / "host_key"
     for key in (identity, host_key):
@@ -105,7 +105,7 @@ def _write_config(folder: Path) -> Loopback:
         "MaxStartups": "100",
         "Subsystem": "sftp internal-sftp",
         # An empty home, so that this account's profile affects no side.
-        "SetEnv": f"HOME={folder}/home",
+        "SetEnv": " ".join(f"{name}={value}" for name, value in {"HOME": f"{folder}/home", **variables}.items()),
     }
     (folder / "home").mkdir()
     (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in server.items()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2, isolation: str = "auto") -> dict[str, Any]:
+def jobs(jobs: int, host: dict[str, Any] | None, slots: int | None = 2, isolation: str = "auto") -> dict[str, Any]:
     """Run no-op jobs, end to end. `steady` is the rate from the first JobReturn to the last, without connecting."""
     from bench_app import Hooks, noop
 
@@ -31,7 +31,7 @@ def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2, isolation: str 
         "seconds": seconds,
         "jobs": jobs,
         "first": arrivals.first - begun,
-        "steady": (arrivals.count - 1) / (arrivals.last - arrivals.first),
+        "steady": (arrivals.count - 1) / max(arrivals.last - arrivals.first, 1e-9),
     }
 
 
@@ -349,7 +349,7 @@ class Arrivals:
                 print("FIRST", flush=True)
 
 
-def _where(host: dict[str, Any] | None, slots: int) -> dict[str, Any]:
+def _where(host: dict[str, Any] | None, slots: int | None) -> dict[str, Any]:
     from launcher.inventory import HostSpec
 
     folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-run-")) / "run"

@@ -25,6 +25,20 @@ def pool(jobs: int) -> dict[str, Any]:
     return {"seconds": seconds, "jobs": done, "cpu": sum(os.times()[:4]) - cpu}
 
 
+def submitit_array(jobs: int, folder: str) -> dict[str, Any]:
+    """submitit: an array with a Slurm job for each of ours, submitted on the login node itself."""
+    import submitit
+    from bench_app import plain_noop
+
+    begun = time.perf_counter()
+    executor = submitit.SlurmExecutor(folder=folder)
+    executor.update_parameters(time=10, cpus_per_task=1, array_parallelism=jobs)
+    found = executor.map_array(plain_noop, range(jobs))
+    for one in found:
+        one.result()
+    return {"seconds": time.perf_counter() - begun, "jobs": jobs}
+
+
 def execnet_jobs(jobs: int, ssh: str) -> dict[str, Any]:
     """execnet: one ssh gateway, and through it a fresh interpreter (`popen//via`) per job, two at a time."""
     import execnet

@@ -48,6 +48,7 @@ _TIMEOUT = 0.25
 _ANY = 1 << 50
 #: Seconds for which the end of a run waits for its allocations to end.
 _FINISH = 60.0
+_FINISH_LOOK_EVERY = 1.0
 
 
 class Submitter:
@@ -109,6 +110,8 @@ class Submitter:
         if self._is_over and not self._is_kept:
             self._remove()
         else:
+            if not self._is_over and not self._turn_taken.is_over:
+                self._asking.leave()
             self._log.record("left")
         self._controller.close()
         return 0
@@ -226,7 +229,8 @@ class Submitter:
     def _on_finish(self, header: Finish, payload: bytes) -> None:
         self._is_kept = header["keep"]
         self._finish_by = time.monotonic() + _FINISH
-        names = sorted(self._log.requests)
+        self._look_at = time.monotonic() + _FINISH_LOOK_EVERY
+        names = self._asking.names
         self._asks.submit(lambda: self._batch.cancel(names), self._on_finish_asked)
 
     def _on_finish_asked(self, error: Optional[BaseException]) -> None:
@@ -238,16 +242,17 @@ class Submitter:
         assert self._finish_by is not None
         if now >= self._finish_by:
             self._leave_folder("allocations of the run have not ended yet")
-        elif not self._is_polling:
+        elif not self._is_polling and now >= self._look_at:
             self._is_polling = True
             found: List[Listed] = []
-            names = sorted(self._log.requests)
+            names = self._asking.names
             self._asks.submit(
                 lambda: found.extend(self._batch.listed(names)), functools.partial(self._on_finish_polled, found)
             )
 
     def _on_finish_polled(self, found: List[Listed], error: Optional[BaseException]) -> None:
         self._is_polling = False
+        self._look_at = time.monotonic() + _FINISH_LOOK_EVERY
         if error is not None:
             self._leave_folder("whether allocations of the run are left is not known ({})".format(error))
         elif all(one.phase is Phase.ENDED for one in found):

@@ -268,3 +268,18 @@ def test_more_jobs_than_an_array_has(tmp_path: Path):
         assert len(set(cluster.ask("squeue -h -r -t all -o %F").split())) == 3
         assert len(allocations(cluster)) == 62
         check_nothing_left(cluster)
+
+
+def test_jobs_that_wait_run_in_the_next_allocation(tmp_path: Path):
+    """The time of an allocation for many jobs is up: those that run end by name, with their hooks. It takes no others, and these run later."""
+    with running_cluster(tmp_path / "login", NODES=1) as cluster:
+        host = login(cluster, time="1", slots=2, allocations=1, idle=0)
+        run = FaultyRun(tmp_path).start(load_app().gated, 4, [host])
+        run.wait_for("the time is up", lambda: len(run.of(events.AttemptEnded)) >= 2, _LONG)
+        open_gate(cluster.login)
+        returns = run.finish(_LONG)
+        assert sorted(one.error.kind if one.error else "" for one in returns) == ["", "", "time_limit", "time_limit"]
+        assert Counter(lines(cluster.login, "ran")) == Counter("0123")
+        balanced(cluster)
+        assert len(allocations(cluster)) == 2
+        check_nothing_left(cluster)

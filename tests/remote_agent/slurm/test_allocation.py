@@ -12,6 +12,7 @@ import pytest
 
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.job import JobError
+from remote_agent.protocol.resources import Resources
 from remote_agent.slurm import allocation
 from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prepared, write_prepared
 from remote_agent.slurm.batch import Batch, BatchError
@@ -48,6 +49,7 @@ class SteppedAllocation(SteppedAgent):
 
     most: int | None = 1
     expects: int = 0
+    order: Order = field(default_factory=Order)
     batch: Batch = field(default_factory=FakeBatch)
 
     def make_agent(self, where: Folders) -> Allocation:
@@ -62,7 +64,7 @@ class SteppedAllocation(SteppedAgent):
             "/bundle",
             0o022,
             "22.0",
-            Order(most=self.most, expects=self.expects, requeue=LIMITS),
+            self.order._replace(most=self.most, expects=self.expects, requeue=LIMITS),
             self.batch,
         )
         return self.allocation
@@ -139,6 +141,59 @@ def test_one_for_many_jobs_takes_the_next_when_a_slot_is_free(make):
         host.settle()
     assert host.forks == ["3.1", "4.1"]
     assert host.agent.end_mode is None
+
+
+def test_one_with_slots_takes_as_many_of_its_class(make):
+    """Up to so many at once. When Slurm ends it, it takes no more, though a slot is free."""
+    host = make(most=None, order=Order(slots=2))
+    header = {"t": "job", "spec": job_spec(num=1, attempt=1).to_json(), "payload_blob": None}
+    host.pool.put("g1-c1-m0", "1.1", header, b"payload")
+    host.put(3, 4, 5)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.forks == ["3.1", "4.1"]
+    (zygote, job), _ = host.jobs()
+    host.allocation.on_signal(signal.SIGTERM, None)
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert host.pool.takers() == {"3.1": "22.0", "4.1": "22.0"}
+
+
+def test_a_job_has_what_its_class_has(make):
+    """And not what it says alone: `slurm:` may say the rest."""
+    part = Resources(0, 1, 0)
+    host = make(order=Order(klass="g0-c1-m5", part=part))
+    spec = job_spec(num=1, attempt=1)._replace(needs=Resources(0, 1, 5))
+    host.pool.put("g0-c1-m5", "1.1", {"t": "job", "spec": spec.to_json(), "payload_blob": None}, b"payload")
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.forks == ["1.1"]
+    assert host.agent.queue.threads == host.agent.zygotes.threads == 1
+    attempt = host.agent.attempts.get("1.1")
+    assert attempt.spec.needs is None
+
+
+@pytest.mark.parametrize(("idle", "left"), [(0.0, "no job waits"), (60.0, None)])
+def test_one_for_many_jobs_stays_while_more_may_come(make, idle: float, left: str | None):
+    """For so long without a job."""
+    host = make(most=None, order=Order(idle=idle))
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert host.seen().left == left
+
+
+def test_one_that_came_too_late_for_any_job_leaves_at_once(make):
+    """It is not needed, whatever it would wait for."""
+    host = make(most=None)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.seen().left == "no job waits"
 
 
 def test_nothing_is_taken_before_the_application_is_prepared(make):
@@ -273,6 +328,7 @@ def test_a_job_that_is_preempted_goes_on(make, kind: str, follows: bool):
 def test_a_death_by_sigterm_is_named_when_it_is_known_why(make, monkeypatch, is_told: bool):
     """Slurm's signal may reach the job before it reaches the agent. If none comes, the job's own word counts a moment later."""
     monkeypatch.setattr(allocation, "_EXPLAIN", 3600.0 if is_told else 0.0)
+    monkeypatch.setattr(allocation, "_ANSWER", 3600.0)
     host = make()
     host.batch.said = ("preempted", "another job has preempted its allocation")
     host.put(3)
