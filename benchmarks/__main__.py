@@ -21,10 +21,11 @@ from pathlib import Path
 from benchmarks import loopback, suites
 from benchmarks.environments import environments
 from benchmarks.gpus import gpus
+from benchmarks.kept import kept
 from benchmarks.measure import compile_all
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus}
+SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus, "kept": kept}
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ def _rate(sample: Sample) -> float:
     return float(sample.figures["jobs"]) / _seconds(sample)
 
 
-def _execnet_spec(bench: Bench, alias: str = "host") -> str:
+def execnet_spec(bench: Bench, alias: str = "host") -> str:
     return f"ssh={alias}//python={bench.host.python}"
 
 
@@ -123,7 +123,7 @@ def jobs(bench: Bench) -> None:
     pool = bench.side("multiprocessing.Pool(2, maxtasksperchild=1), local", "peers", "pool", jobs=count)
     mitogen = bench.side("mitogen, fork per job", "peers", "mitogen_jobs", jobs=count, ssh=ssh)
     # A fifth of the jobs is enough: an interpreter per job is so slow that the rate is known by then.
-    execnet = bench.side("execnet, popen via ssh", "peers", "execnet_jobs", jobs=count // 5, ssh=_execnet_spec(bench))
+    execnet = bench.side("execnet, popen via ssh", "peers", "execnet_jobs", jobs=count // 5, ssh=execnet_spec(bench))
     sides = (ours, reuse, pool, mitogen, execnet)
     bench.turns(*sides)
     for side in sides:
@@ -175,20 +175,22 @@ def first(bench: Bench) -> None:
         pairs = [
             (
                 bench.side(f"launcher{where}", "ours", "first", host=bench.spec(alias)),
-                bench.side(f"execnet{where}", "peers", "execnet_first", ssh=_execnet_spec(bench, alias)),
+                bench.side(f"execnet{where}", "peers", "execnet_first", ssh=execnet_spec(bench, alias)),
             )
             for alias, where in (("host", ""), (far, ", 50 ms round trip"))
         ]
         pairs[0][0].run()  # this sends the bundle
         bench.turns(*(side for pair in pairs for side in pair))
     for side in (side for pair in pairs for side in pair):
-        bench.note(f"{side.name}: to first result", f"{side.median(_first):.3f} s ({side.spread(_first)})")
-    near, distant = (median_ratio(ours, execnet, _first) for ours, execnet in pairs)
+        bench.note(
+            f"{side.name}: to first result", f"{side.median(first_seconds):.3f} s ({side.spread(first_seconds)})"
+        )
+    near, distant = (median_ratio(ours, execnet, first_seconds) for ours, execnet in pairs)
     bench.add("time to first JobReturn over execnet's", near, 0.6, less_is_better=True)
     bench.add("the same at 50 ms round trip", distant, None, less_is_better=True)
 
 
-def _first(sample: Sample) -> float:
+def first_seconds(sample: Sample) -> float:
     if sample.first_seconds is None:
         raise SystemExit("the first result was not reported")
     return sample.first_seconds
@@ -291,7 +293,7 @@ def unchanged(bench: Bench) -> None:
     few, many = sides
     bench.turns(few, many)
     more = statistics.median(
-        _first(over) - _first(under) for over, under in zip(many.samples, few.samples, strict=True)
+        first_seconds(over) - first_seconds(under) for over, under in zip(many.samples, few.samples, strict=True)
     )
     bench.add("second run of 50,000 unchanged files, seconds more than of 50", more, 1.5, less_is_better=True)
 
@@ -343,13 +345,13 @@ def hydra(bench: Bench) -> None:
         seconds = side.median(_command)
         bench.note(
             f"{side.name}: jobs/s from command start, first job after",
-            f"{count / seconds:.1f} ({side.spread(_command)} s), {side.median(_first):.2f} s",
+            f"{count / seconds:.1f} ({side.spread(_command)} s), {side.median(first_seconds):.2f} s",
         )
     bench.add("the plugin's rate over the basic launcher's", median_ratio(basic, plugin, _command), 1.0)
     bench.add("`launcher multirun`'s rate over the basic launcher's", median_ratio(basic, multirun, _command), 1.5)
     bench.add(
         "`launcher multirun`'s first job over the basic launcher's",
-        median_ratio(multirun, basic, _first),
+        median_ratio(multirun, basic, first_seconds),
         0.25,
         less_is_better=True,
     )
@@ -409,7 +411,7 @@ def warm(bench: Bench) -> None:
             return run_command(command, bench.app, environ)
 
         def run_warm() -> Sample:
-            _wait_warm(WarmStore(str(bench.host.workdir / "cache")))
+            wait_warm(WarmStore(str(bench.host.workdir / "cache")))
             return run("10m")
 
         def call(*words: str) -> None:
@@ -425,13 +427,15 @@ def warm(bench: Bench) -> None:
         finally:
             call("disconnect", "host")
     for side in (local, cold, hot):
-        bench.note(f"{side.name}: to its first line", f"{side.median(_first):.2f} s ({side.spread(_first)})")
-    bench.add("first line, cold, over local", median_ratio(cold, local, _first), None)
-    bench.add("first line, warm, over local", median_ratio(hot, local, _first), 0.25, less_is_better=True)
-    bench.add("first line, warm, over cold", median_ratio(hot, cold, _first), None)
+        bench.note(
+            f"{side.name}: to its first line", f"{side.median(first_seconds):.2f} s ({side.spread(first_seconds)})"
+        )
+    bench.add("first line, cold, over local", median_ratio(cold, local, first_seconds), None)
+    bench.add("first line, warm, over local", median_ratio(hot, local, first_seconds), 0.25, less_is_better=True)
+    bench.add("first line, warm, over cold", median_ratio(hot, cold, first_seconds), None)
 
 
-def _wait_warm(store: WarmStore) -> None:
+def wait_warm(store: WarmStore) -> None:
     """Wait until an interpreter waits for the next run."""
     deadline = time.monotonic() + 60
     while not any(store.is_waiting(record) for record in store.records()):

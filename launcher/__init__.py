@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from launcher.api import multirun as multirun
     from launcher.api import run as run
     from launcher.errors import LauncherError as LauncherError
+    from launcher.notification import NotifyCallback as NotifyCallback
     from launcher.options import LaunchConf as LaunchConf
     from launcher.session.session import Job as Job
     from launcher.session.session import Session as Session
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from remote_agent.job import RemoteJobError as RemoteJobError
     from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
+    from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
     from remote_agent.job_process.current import current_job as current_job
     from remote_agent.job_process.reports import StopRequested as StopRequested
     from remote_agent.job_process.reports import report as report
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _CONTENTS = {
     "Callback": "remote_agent.callbacks.base",
     "CurrentJob": "remote_agent.job_process.current",
+    "EarlierAttempt": "remote_agent.job_process.current",
     "Job": "launcher.session.session",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
@@ -43,6 +46,7 @@ _CONTENTS = {
     "LaunchConf": "launcher.options",
     "LauncherError": "launcher.errors",
     "LogJobReturnCallback": "remote_agent.callbacks.builtin",
+    "NotifyCallback": "launcher.notification",
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "RemoteJobError": "remote_agent.job",
     "ResourcesUsed": "remote_agent.job",
@@ -57,6 +61,7 @@ _CONTENTS = {
 __all__ = [
     "Callback",
     "CurrentJob",
+    "EarlierAttempt",
     "Job",
     "JobError",
     "JobReturn",
@@ -64,6 +69,7 @@ __all__ = [
     "LaunchConf",
     "LauncherError",
     "LogJobReturnCallback",
+    "NotifyCallback",
     "PickleJobInfoCallback",
     "RemoteJobError",
     "ResourcesUsed",

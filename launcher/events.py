@@ -213,7 +213,7 @@ class OutputArrived(EventBase):
 class AttemptEnded(EventBase):
     """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED. `stopped`: it was asked to stop, and has learned it.
 
-    `resources_used`: a ResourcesUsed, whose `bytes_out` counts the value alone; None if its host has told nothing.
+    `resources_used`: a ResourcesUsed, whose `bytes_out` counts the value alone; None if its host has told nothing. `again`: its host has made the next attempt itself.
     """
 
     kind: ClassVar[str] = "attempt_ended"
@@ -225,6 +225,7 @@ class AttemptEnded(EventBase):
     error: dict[str, Any] | None
     stopped: bool = False
     resources_used: dict[str, Any] | None = None
+    again: bool = False
 
 
 @frozen
@@ -270,7 +271,10 @@ class OutputsUnmatched(EventBase):
 
 @frozen
 class HookFired(EventBase):
-    """A hook fired. For hooks on a host, the event comes when the attempt ends. `side` is controller or host."""
+    """A hook fired. For hooks on a host, the event comes when the attempt ends. `side` is controller or host.
+
+    `began_at` is by the clock of that side. It and `seconds` are None if nobody knows.
+    """
 
     kind: ClassVar[str] = "hook"
     hook: str
@@ -279,6 +283,9 @@ class HookFired(EventBase):
     ok: bool
     num: int | None = None
     host: str = ""
+    attempt: int | None = None
+    began_at: float | None = None
+    seconds: float | None = None
 
 
 @frozen

@@ -45,6 +45,8 @@ CAPS: dict[str, Cap] = {
     "slots": Cap(10_000, "slots", "given up"),
     "gpus": Cap(1024, "GPUs", "cut"),
     "gpu_processes": Cap(100, "processes of a GPU", "cut"),
+    "runs": Cap(100, "runs that a host says it has", "cut"),
+    "jobs_shown": Cap(200, "running jobs of a run that a host names", "cut"),
     "name": Cap(200, "characters of a name or version", "cut"),
     "text": Cap(1 << 14, "characters of a note, or of a hook's message and traceback", "cut"),
     "reason": Cap(1000, "characters of a reason", "cut"),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from launcher.errors import ConfigError, InventoryError
+from launcher.slurm_options import slurm_options
 from launcher.util.frozen import frozen
 from launcher.util.near import names_like
 from launcher.util.quoting import shown
@@ -47,8 +48,6 @@ __all__ = [
 #: The name of this machine without SSH.
 LOCAL = "local"
 _MAX_SLOTS = 10_000
-#: What an allocation has, as the options of sbatch say it; how many run at once; and more options of sbatch.
-_SLURM_FIELDS = ("partition", "account", "time", "cpus", "gpus", "mem", "nodes", "allocations", "options")
 #: Before the login node of a Slurm cluster.
 _SLURM = "slurm://"
 #: Characters of a hosts file.
@@ -204,7 +203,7 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
         for name in ("slots", "gpus", "cpus", "memory"):
             if getattr(spec, name) is not None:
                 raise InventoryError(
-                    f"host {spec.name}: {name}: Slurm gives each job an allocation of its own; say what it has with `slurm:`"
+                    f"host {spec.name}: {name}: Slurm places jobs there; say what each of them has with `slurm:`"
                 )
         if spec.environment or options.environment:
             raise InventoryError(
@@ -226,8 +225,8 @@ def said_size(spec: HostSpec) -> dict[str, int | None]:
 
 def said_too_little(spec: HostSpec, needs: Mapping[str, int]) -> str:
     """Return what the user says that a host has, where that is too little for a job; empty if it may be enough."""
-    if needs and spec.slurm is not None:
-        return "`slurm:`, which says what every job there has"
+    if spec.slurm is not None:
+        return ""  # Slurm knows what its nodes have
     has = said_size(spec)
     lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
     return f"{lacks[0]}={has[lacks[0]]}" if lacks else ""
@@ -423,24 +422,6 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
     return replace(base, name=name, **values)
 
 
-def _slurm(where: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InventoryError(f"{where}: {shown(value)} is not a mapping of what an allocation has")
-    for key, content in value.items():
-        if key not in _SLURM_FIELDS:
-            near = names_like(shown(key).strip("'"), _SLURM_FIELDS)
-            hint = f"did you mean {shown(near[0])}?" if near else f"known are {', '.join(_SLURM_FIELDS)}"
-            raise InventoryError(f"{where}: unknown field {shown(key)}; {hint}")
-        if key == "options":
-            if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
-                raise InventoryError(f"{where}: options: {shown(content)} is not a list of options of sbatch")
-        elif key == "allocations":
-            _cpus(f"{where}: {key}", content)
-        elif not isinstance(content, (str, int)) or isinstance(content, bool):
-            raise InventoryError(f"{where}: {key}: {shown(content)} is neither text nor a number")
-    return value
-
-
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not _PATH.fullmatch(value):
         raise InventoryError(f"{where}: {shown(value)} is not a line of text")
@@ -560,7 +541,7 @@ _FIELD_CHECKS = {
     "cpus": _cpus,
     "memory": _memory,
     "downloads": _downloads,
-    "slurm": _slurm,
+    "slurm": slurm_options,
 }
 _SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 

@@ -458,6 +458,16 @@ class LaunchConf:
         help="Which program logs in. fabric: Python alone, with keys; openssh: the `ssh` program, with all that it can do; auto: openssh where "
         "`launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.",
     )
+    otel: bool = _field(
+        False,
+        Option(
+            checks.flag,
+            "Send a trace of the run over OTLP/HTTP when it has ended, to the address in OTEL_EXPORTER_OTLP_ENDPOINT. Jobs get TRACEPARENT. "
+            "This needs the extra `otel`.",
+            Group.RESULTS,
+            Form.FLAG,
+        ),
+    )
     workdir: str | None = _field(
         None,
         Option(

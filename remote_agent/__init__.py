@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from remote_agent.job import RemoteJobError as RemoteJobError
     from remote_agent.job import ResourcesUsed as ResourcesUsed
     from remote_agent.job_process.current import CurrentJob as CurrentJob
+    from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
     from remote_agent.job_process.current import current_job as current_job
     from remote_agent.job_process.reports import StopRequested as StopRequested
     from remote_agent.job_process.reports import report as report
@@ -29,6 +30,7 @@ _CONTENTS = {
     "LogJobReturnCallback": "remote_agent.callbacks.builtin",
     "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "CurrentJob": "remote_agent.job_process.current",
+    "EarlierAttempt": "remote_agent.job_process.current",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
     "JobStatus": "remote_agent.job",
@@ -43,6 +45,7 @@ __all__ = [
     "Callback",
     "Callbacks",
     "CurrentJob",
+    "EarlierAttempt",
     "JobError",
     "JobReturn",
     "JobStatus",

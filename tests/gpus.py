@@ -19,11 +19,11 @@ import pytest
 from remote_agent.system import gpus
 from tests.requirements import need_programs
 
-__all__ = ["FalseGpus"]
+__all__ = ["TOOL", "FalseGpus"]
 
 _SOURCE = Path(__file__).parent / "false_nvml.c"
-#: What `nvidia-smi` prints, of the same file; nothing of processes on instances of a divided GPU.
-_TOOL = """#!/bin/sh
+#: An `nvidia-smi` that prints what the file `$FALSE_NVML` has; nothing of processes on instances of a divided GPU.
+TOOL = """#!/bin/sh
 grep -qE '^(hang|down)' "$FALSE_NVML" && exit 9
 case "$1" in
     -L) awk '/^gpu/ {print "GPU " n++ ": False GPU (UUID: " $2 ")"; m = 0} /^mig/ {print "  MIG 1g.5gb Device " m++ ": (UUID: " $2 ")"}' ;;
@@ -58,7 +58,7 @@ class FalseGpus:
         if nvml:
             shutil.copy(Path(_compiled().name) / library.name, library)
         tool = folder / "nvidia-smi"
-        tool.write_text(_TOOL)
+        tool.write_text(TOOL)
         tool.chmod(0o755)
         made = cls(folder, [f"gpu {cls.new_name()} 16384 3" for _ in range(count)])
         made.write()

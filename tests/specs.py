@@ -39,6 +39,8 @@ def job_spec(num: int = 0, **more: Any) -> JobSpec:
         "max_output_bytes": None,
         "children_timeout": 2.0,
         "needs": None,
+        "earlier": [],
+        "trace": "",
     }
     return JobSpec(**{**values, **more})
 

@@ -15,6 +15,9 @@ import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import pyte
 
 __all__ = ["OnTerminal", "answered", "on_terminal"]
 
@@ -22,10 +25,13 @@ __all__ = ["OnTerminal", "answered", "on_terminal"]
 class OnTerminal:
     """What it wrote, and how it ended."""
 
-    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], master: int, rows: int, columns: int) -> None:
         self.process = process
         self._master = master
         self.seen = b""
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self._shown = 0
 
     def read_until(self, is_there: Callable[[bytes], bool]) -> bytes:
         """Read on until what was seen is enough; to the end where it never is."""
@@ -38,6 +44,39 @@ class OnTerminal:
                 break
             self.seen += data
         return self.seen
+
+    def screen(self) -> list[str]:
+        """What a person sees now, line by line, from the top to the last line that is not empty."""
+        screen = self._screen
+        if len(self.seen) > self._shown:
+            self._stream.feed(self.seen[self._shown :])
+            self._shown = len(self.seen)
+        lines = [line.rstrip() for line in screen.display]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+    def wait_for(self, text: str) -> list[str]:
+        """Read on until the screen has this text; to the end where it never has. Returns the screen."""
+        self.read_until(lambda seen: any(text in line for line in self.screen()))
+        return self.screen()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the terminal's size, and tell whoever is in its foreground."""
+        self.screen()
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._screen.resize(rows, columns)
+
+    @property
+    def is_cursor_hidden(self) -> bool:
+        """Whether the cursor is hidden now."""
+        self.screen()
+        return bool(self._screen.cursor.hidden)
+
+    @property
+    def mode(self) -> list[Any]:
+        """The terminal's mode, as `termios` has it."""
+        return termios.tcgetattr(self._master)
 
     def write(self, data: bytes) -> None:
         """Type something."""
@@ -55,6 +94,8 @@ def on_terminal(
     cwd: Path,
     *,
     columns: int = 100,
+    rows: int = 24,
+    is_own: bool = False,
     stdout: int | None = None,
     more: dict[str, str] | None = None,
 ) -> Iterator[OnTerminal]:
@@ -62,12 +103,15 @@ def on_terminal(
 
     Args:
         stdout: a descriptor instead of the terminal.
+        is_own: the command is in the foreground of it, so that it may read keys, and Ctrl-C reaches it.
     """
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", **(more or {})}
     for name in ("NO_COLOR", "COLUMNS", "LINES"):
         environment.pop(name, None)
+    if is_own:
+        command = [sys.executable, "-c", _OWN_TERMINAL, *command]
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdin=slave, stdout=slave if stdout is None else stdout, stderr=slave
     )
@@ -75,7 +119,7 @@ def on_terminal(
     guard = threading.Timer(90, process.send_signal, [signal.SIGKILL])
     guard.start()
     try:
-        yield OnTerminal(process, master)
+        yield OnTerminal(process, master, rows, columns)
     finally:
         guard.cancel()
         process.kill()

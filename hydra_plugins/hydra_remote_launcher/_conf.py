@@ -106,6 +106,9 @@ class RemoteLauncherConf:
     #: auto: openssh where `launcher connect` keeps a connection, or where ssh's configuration asks for what fabric
     #: cannot do.
     ssh: str = "auto"
+    #: Send a trace of the run over OTLP/HTTP when it has ended, to the address in OTEL_EXPORTER_OTLP_ENDPOINT. Jobs get
+    #: TRACEPARENT. This needs the extra `otel`.
+    otel: bool = False
     #: The folder for cache and state, on hosts whose settings name none.
     workdir: str | None = None
     # The end of what is written.

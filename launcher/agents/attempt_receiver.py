@@ -75,7 +75,7 @@ class AttemptReceiver:
     def on_dropped(self, header: messages.Dropped, payload: bytes) -> None:
         """The host gives an attempt back unstarted."""
         attempt, why = check_attempt(header["attempt"]), header["why"][: limit("reason")]
-        self._tell(facts.Dropped(self.host, attempt, why, header["asked"]))
+        self._tell(facts.Dropped(self.host, attempt, why, header["asked"], header["again"]))
 
     def on_output(self, header: messages.Output, payload: bytes) -> None:
         """A job printed something."""
@@ -179,7 +179,7 @@ class AttemptReceiver:
                 message = f"{envelope.error.message}\n    {known}"
                 envelope = envelope._replace(error=dataclasses.replace(envelope.error, message=message))
         self._write(attempt, OutputFolder.check)
-        self._tell(facts.Ended(self.host, attempt, envelope, parts, payload, file))
+        self._tell(facts.Ended(self.host, attempt, envelope, parts, payload, file, header["again"]))
 
     def on_files_end(self, header: messages.FilesEnd, payload: bytes) -> None:
         """All files of an attempt have been sent."""

@@ -157,13 +157,14 @@ class Reported(HostFact):
 
 @frozen
 class Ended(HostFact):
-    """An attempt has its outcome. The payload is inline, or in `file`."""
+    """An attempt has its outcome. The payload is inline, or in `file`. `again`: its host has made the next attempt itself."""
 
     attempt: str
     envelope: Envelope
     parts: ResultParts
     payload: bytes
     file: str | None
+    again: bool = False
 
 
 @frozen
@@ -192,11 +193,12 @@ class Collected(HostFact):
 
 @frozen
 class Dropped(HostFact):
-    """The host gave an attempt back unstarted. `asked`: because it was asked to, and not because it is full."""
+    """The host gave an attempt back unstarted. `asked`: because it was asked to, and not because it is full. `again`: see `Ended`."""
 
     attempt: str
     why: str
     asked: bool = False
+    again: bool = False
 
 
 @frozen

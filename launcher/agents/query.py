@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from launcher.agents.gpus import GpuList, read_gpus
+from launcher.agents.host_use import HostUse, read_use
 from launcher.bootstrap.bundle import build_bundle
 from launcher.bootstrap.start import NoAgent, open_agent
 from launcher.errors import AgentError, ConnectionLost
@@ -147,6 +148,11 @@ class AgentQuery:
                 items += self._json(frame, list)
                 if not header["more"]:
                     return read_gpus(clean_all(header), items)
+
+    def use(self) -> HostUse:
+        """Return what runs there now."""
+        self._send({"t": "list_use"})
+        return read_use(self._answer("use_listed"))
 
     def facts(self, python: str | None) -> HostFacts:
         """Return what wheels for the host depend on; `python`: the only Python that counts.

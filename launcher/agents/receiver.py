@@ -161,7 +161,15 @@ class FrameReceiver:
                 self.attempts.on_dropped(header, payload)
             case "fatal":
                 self._on_fatal(header, payload)
-            case "surveyed" | "environments_listed" | "gpus_listed" | "environment_compared" | "removed" | "looked":
+            case (
+                "surveyed"
+                | "environments_listed"
+                | "gpus_listed"
+                | "use_listed"
+                | "environment_compared"
+                | "removed"
+                | "looked"
+            ):
                 raise wire.ProtocolError("unknown", f"message {header['t']!r} is not for a run")
             case _:
                 _refuse(header)

@@ -123,6 +123,7 @@ def run_app(
             sort=sort,
             verbose=verbose,
             quiet=quiet,
+            no_detach="" if app_run.jobs is not None else "its sweeper needs the results, so the run cannot be left",
         )
     finally:
         app_run.close()
@@ -160,6 +161,7 @@ def run_session(
     sort: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
+    no_detach: str = "",
 ) -> int:
     """Make a session, drive it, show it, and write the summary; return the exit code.
 
@@ -170,13 +172,15 @@ def run_session(
         is_one_job: the run is a single job, so stdout is for the job.
         is_live: show what jobs print.
         sort: the column by which the summary sorts.
+        no_detach: why the run cannot be left by a key; empty if it can.
 
     Raises:
         LauncherError: an error of the session; the summary has been written.
     """
-    from launcher.display.factory import make_display
     from launcher.display.summary import print_summary, summary_json
     from launcher.display.tally import Tally
+    from launcher.terminal.controls import SessionControls
+    from launcher.terminal.factory import make_display
 
     live = None
     if is_one_job:
@@ -194,6 +198,7 @@ def run_session(
         with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=live) as display:
             session = make(display)
             session.wait_shown = display.wait_shown
+            display.use(SessionControls(session, no_detach))
             # The display shows what a hook raised, so the callbacks need not log it.
             session.callbacks.report = _display_shows_it
             with session:

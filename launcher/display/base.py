@@ -19,6 +19,7 @@ from launcher.display.text import clean
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.display.controls import Controls
     from launcher.live.output import LiveOutput
 
 __all__ = ["BaseDisplay"]
@@ -62,7 +63,7 @@ class BaseDisplay:
             self.tally(event)
             if self._live_output is not None:
                 self._live_output(event)
-            self._attempt(lambda: self.show(event))
+            self.attempt(lambda: self.show(event))
 
     def wait_shown(self) -> None:
         """Wait until what a job printed is on the screen, before a hook of the controller prints something."""
@@ -74,16 +75,21 @@ class BaseDisplay:
         if self._live_output is None:
             act()
         else:
-            self._live_output.enqueue(lambda: self._attempt(act))
+            self._live_output.enqueue(lambda: self.attempt(act))
 
-    def _attempt(self, act: Callable[[], None]) -> None:
-        if self._is_silent:
+    def use(self, controls: Controls) -> None:
+        """Offer the user what can be done to the run. Only a terminal has keys for it."""
+
+    def attempt(self, act: Callable[[], None], *, is_last: bool = False) -> None:
+        """Do what writes. If it fails, say so once, and write nothing more. `is_last`: try it even then."""
+        was_silent = self._is_silent
+        if was_silent and not is_last:
             return
         try:
             act()
         except Exception as error:  # noqa: BLE001 - whatever it is, the run matters more than its display
             self._is_silent = True
-            if not isinstance(error, BrokenPipeError):
+            if not was_silent and not isinstance(error, BrokenPipeError):
                 print(
                     f"launcher: nothing more can be shown ({type(error).__name__}: {clean(error)}); the run goes on",
                     file=sys.stderr,

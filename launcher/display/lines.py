@@ -88,6 +88,10 @@ class EventLines:
         #: Host -> the last shown state of its environment, and when it was shown.
         self._environments: dict[str, tuple[str, float]] = {}
 
+    def begin_counting(self, at: float) -> None:
+        """From now on, also return lines with the progress of the run, and the jobs that complete."""
+        self._is_counting, self._counted_at = True, at
+
     def lines(self, event: events.Event) -> list[Line]:
         """Return the lines to show for an event; often there are none."""
         # Clean them again, because some have names of files and folders, which nobody cleaned.

@@ -5,6 +5,7 @@ Rule: it is pure: events go in, numbers come out. One thread at a time adds even
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher import events
+from launcher.display.estimate import Durations
 from launcher.display.text import environment_text, shorten
 from launcher.util.exhaustive import assert_never
 from launcher.util.frozen import frozen
@@ -26,6 +28,8 @@ MAX_GROUPS = 100
 MAX_STEPS = 100
 #: How many job numbers are shown for each distinct failure.
 MAX_NUMS = 20
+#: How the note begins in which a host says why its allocations wait (`remote_agent.slurm.submitter`).
+_QUEUE = "slurm: allocations wait: "
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
 
 
@@ -88,8 +92,8 @@ class HostTally:
     python: str = ""
     gpus: tuple[str, ...] = ()
     queued: int = 0
-    #: The running jobs, in the order in which they started.
-    running_jobs: dict[int, None] = field(default_factory=dict)
+    #: The running jobs, in the order in which they started, and when that was.
+    running_jobs: dict[int, float] = field(default_factory=dict)
     completed: int = 0
     failed: int = 0
     unknown_since: float | None = None
@@ -98,6 +102,8 @@ class HostTally:
     environment: str = ""
     #: How it came to its environment; None where it has none.
     environment_steps: EnvironmentTally | None = None
+    #: Why its jobs wait in the queue of its batch system, as that said last; empty if it has said nothing.
+    queue_reason: str = ""
 
     @property
     def running(self) -> int:
@@ -168,6 +174,10 @@ class Tally:
         self._where: dict[int, tuple[str, str]] = {}
         #: The last report of each running job.
         self.reports: dict[int, events.JobReported] = {}
+        #: The overrides of each job that has not returned.
+        self.overrides: dict[int, tuple[str, ...]] = {}
+        #: How long jobs took that have completed.
+        self.durations = Durations()
 
     def __call__(self, event: events.Event) -> None:
         """Count an event."""
@@ -182,6 +192,8 @@ class Tally:
                 self.total += 1
                 self.waiting += 1
                 self._where[event.num] = ("waiting", "")
+                if event.overrides:
+                    self.overrides[event.num] = event.overrides
             case events.JobAssigned():
                 self._move(event.num, "queued", event.host)
             case events.AttemptStarted():
@@ -193,6 +205,9 @@ class Tally:
                 self._move(event.num, "collecting", event.host)
             case events.JobReturned():
                 self._on_job_returned(event)
+            case events.Note():
+                if event.host and event.message.startswith(_QUEUE):
+                    self._host(event.host).queue_reason = event.message.removeprefix(_QUEUE)
             case events.JobTakenOver():
                 self.taken_over += 1
                 self._is_taking_over = True
@@ -243,7 +258,6 @@ class Tally:
                 | events.HookFired()
                 | events.JobCancelling()
                 | events.JobStopping()
-                | events.Note()
                 | events.OutputArrived()
                 | events.RunDetaching()
                 | events.WayChosen()
@@ -273,6 +287,21 @@ class Tally:
         """Seconds since the run began, or since it was resumed if it had ended before."""
         begun = self.started_at if self.taken_up_at is None else self.taken_up_at
         return None if begun is None else max(at - begun, 0.0)
+
+    @property
+    def returned_since(self) -> int:
+        """The number of jobs that have returned since this process first saw a job start."""
+        return self._returned_since
+
+    def place_of(self, num: int) -> tuple[str, str]:
+        """Where a job is: `waiting`, `queued`, `running` or `collecting`, and the host; empty if it has returned."""
+        return self._where.get(num, ("", ""))
+
+    def waiting_jobs(self, limit: int) -> list[int]:
+        """The numbers of the jobs that wait, those on a host first, at most so many."""
+        places = ("queued", "waiting")
+        waiting = (num for wanted in places for num, (place, _) in self._where.items() if place == wanted)
+        return list(itertools.islice(waiting, limit))
 
     def seconds_left(self, at: float, total: int) -> float | None:
         """An estimate for the jobs that have not returned, at the rate so far; None if there is no rate yet."""
@@ -346,6 +375,7 @@ class Tally:
         if self._first_start is None:
             self._first_start = event.at
         self._move(event.num, "running", event.host)
+        self.hosts[event.host].running_jobs[event.num] = event.at
 
     def _on_job_retried(self, event: events.JobRetried) -> None:
         """Uncount the JobReturn of a job that runs again."""
@@ -355,6 +385,8 @@ class Tally:
         else:
             self._forget(row)
         self._move(event.num, "waiting", "")
+        if event.overrides:
+            self.overrides[event.num] = event.overrides
 
     def _forget(self, row: Row) -> None:
         self.failures.remove(row)
@@ -370,6 +402,7 @@ class Tally:
 
     def _on_job_returned(self, event: events.JobReturned) -> None:
         self._move(event.num, "", "")
+        self.overrides.pop(event.num, None)
         # A job that was taken over says nothing of this run's hosts, nor of its rate.
         is_own, self._is_taking_over = not self._is_taking_over, False
         self._returned_since += is_own
@@ -379,6 +412,8 @@ class Tally:
         )
         if event.status == "COMPLETED":
             self.completed += 1
+            if is_own and event.duration is not None:
+                self.durations.add(event.duration)
             if host is not None:
                 host.completed += 1
             if len(self.done) < MAX_COMPLETED:
@@ -408,7 +443,7 @@ class Tally:
         elif place == "queued":
             self._host(host).queued += by
         elif place == "running" and by > 0:
-            self._host(host).running_jobs[num] = None
+            self._host(host).running_jobs[num] = 0.0
         elif place == "running":
             self._host(host).running_jobs.pop(num, None)
             self.reports.pop(num, None)

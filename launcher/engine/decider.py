@@ -36,6 +36,8 @@ __all__ = ["Decider"]
 
 #: How many refused output files of a job are named.
 _MAX_TOLD = 20
+#: Seconds. No hook begins later, or takes longer.
+_LATEST = 1e11
 #: How many files below one folder are reported one by one if the same is true of them.
 _MAX_ALIKE = 3
 _PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
@@ -409,6 +411,7 @@ class Decider:
             resources_used=None
             if envelope.resources_used is None
             else {**envelope.resources_used.to_json(), "bytes_out": fact.parts.size},
+            again=fact.again,
         )
         if not made:
             return
@@ -419,7 +422,7 @@ class Decider:
         asked = self._scheduler.policies.callbacks()
         for hook in envelope.hooks:
             if hook["callback"] in asked and hook["hook"] in HOST_HOOKS:
-                decided.add(_hook_events(at, num, fact.host, hook))
+                decided.add(_hook_events(at, num, attempt, fact.host, hook))
         if asked.get(envelope.abort or ""):
             decided.add(self._scheduler.interrupt(at, f"callback {envelope.abort} asked to abort"))
 
@@ -439,7 +442,8 @@ class Decider:
 
     def _take_collected(self, at: float, fact: facts.Collected, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
-        unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
+        state = self._scheduler.current(num, attempt, fact.host)
+        unmatched = self._unmatched(at, fact, state)
         size = sum(fact.sizes.get(name, 0) for name in ("bytes", "stdout", "stderr"))
         made = self._scheduler.observe_collected(at, fact.host, num, attempt, size)
         if not made:
@@ -459,6 +463,9 @@ class Decider:
                 decided.add([events.Warned(at, "output", cut, "", num, fact.host)])
         decided.add(unmatched)
         decided.add(made)
+        if state is not None and (state.ended or {}).get("again") and num not in self._scheduler.jobs:
+            # The user has cancelled the job in the meantime, so the attempt that its host has made must not go on.
+            decided.act(self._links[fact.host].cancel, [f"{num}.{attempt + 1}"])
 
     def _unmatched(self, at: float, fact: facts.Collected, state: UnfinishedJob | None) -> list[events.Event]:
         """Return the output patterns that matched no file of a completed job. A failed job may not have written its files yet."""
@@ -480,9 +487,14 @@ class Decider:
         if self._given_back[fact.host, num] > limit("given_back"):
             self._break_with(at, fact.host, TooMuch("given_back", self._given_back[fact.host, num]), decided)
             return
-        if not fact.asked:
+        if not fact.asked and not fact.again:
             decided.add(self._scheduler.observe_closed(at, fact.host, fact.why, may_open=True))
-        decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why, asked=fact.asked))
+        made = self._scheduler.observe_dropped(
+            at, fact.host, num, attempt, fact.why, asked=fact.asked, again=fact.again
+        )
+        decided.add(made)
+        if fact.again and made and num not in self._scheduler.jobs:
+            decided.act(self._links[fact.host].cancel, [f"{num}.{attempt + 1}"])
 
     def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
         """Give up a host that broke a limit over several messages."""
@@ -491,9 +503,11 @@ class Decider:
         decided.act(self._links[host].cancel, None, kind="lost", why=told)
 
 
-def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
+def _hook_events(at: float, num: int, attempt: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
     name, callback = hook["hook"], hook["callback"]
-    out: list[events.Event] = [events.HookFired(at, name, callback, "host", hook["ok"], num, host)]
+    times = {"began_at": _within(hook.get("began_at"), _LATEST), "seconds": _within(hook.get("seconds"), _LATEST)}
+    fired = events.HookFired(at, name, callback, "host", hook["ok"], num, host, attempt, **times)
+    out: list[events.Event] = [fired]
     error = hook.get("error")
     if error is not None:
         source = f"callback {callback}.{name}"
@@ -501,6 +515,11 @@ def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[e
         trace = error.get("traceback", "")[: limit("text")]
         out.append(events.Warned(at, source, message, trace, num, host))
     return out
+
+
+def _within(number: float | None, most: float) -> float | None:
+    """Return a number that a host said, if it can be what it is said to be. A host may send any number."""
+    return float(number) if number is not None and 0 <= number <= most else None
 
 
 def _file_lines(files: Iterable[tuple[str, str]]) -> list[str]:

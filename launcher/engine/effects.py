@@ -112,7 +112,7 @@ class Effects:
         """Send an attempt to a host."""
         job = self.jobs[num]
         payload = self._opened(num).payload(num) if job.payload is None else job.payload
-        spec = job.spec._replace(attempt=attempt)
+        spec = job.spec._replace(attempt=attempt, earlier=list(self._scheduler.jobs[num].earlier))
         self.assigned[spec.attempt_id] = host
         self.forget_confirmation(host)
         self._links[host].send_job(spec, payload)

@@ -203,12 +203,15 @@ class Scheduler(RunState):
         *,
         stopped: bool = False,
         resources_used: dict[str, Any] | None = None,
+        again: bool = False,
     ) -> list[Event]:
-        """Observe that an attempt has its outcome. Its files may still be on their way."""
+        """Observe that an attempt has its outcome. Its files may still be on their way. `again`: its host has made the next one itself."""
         job = self.current(num, attempt, host)
         if job is None or job.ended is not None:
             return []
-        return self._all(events.AttemptEnded(at, num, attempt, host, status, duration, error, stopped, resources_used))
+        return self._all(
+            events.AttemptEnded(at, num, attempt, host, status, duration, error, stopped, resources_used, again)
+        )
 
     def observe_collected(self, at: float, host: str, num: int, attempt: int, size: int = 0) -> list[Event]:
         """Observe that all files of an attempt have arrived, `size` bytes with its output. The job returns, or another attempt follows."""
@@ -227,13 +230,16 @@ class Scheduler(RunState):
         return self._all(ended, events.JobReturned(at, num, attempt, host, "FAILED", None, error, tuple(job.overrides)))
 
     def observe_dropped(
-        self, at: float, host: str, num: int, attempt: int, why: str, *, asked: bool = False
+        self, at: float, host: str, num: int, attempt: int, why: str, *, asked: bool = False, again: bool = False
     ) -> list[Event]:
-        """Observe that a host gave an attempt back, which never started. `asked`: because it was asked to."""
+        """Observe that a host gave an attempt back, which never started. `asked`: because it was asked to. `again`: see `observe_ended`."""
         job = self.current(num, attempt, host)
         if job is None or job.has_started or job.ended is not None:
             return []
-        return self._try_again(at, job, "another host was idle" if asked else why, is_taken_back=asked)
+        out = self._try_again(at, job, "another host was idle" if asked else why, is_taken_back=asked)
+        if again and num in self.pending:
+            out += self._all(events.JobAssigned(at, num, attempt + 1, host))
+        return out
 
     def observe_missing(self, at: float, host: str, known: set[str], rebooted: bool) -> list[Event]:
         """Observe that a host that was reached again does not know attempts that it was given.
@@ -477,12 +483,14 @@ class Scheduler(RunState):
         """End an attempt. Another one follows, or the job ends."""
         ended = job.ended or {}
         kind = (ended["error"] or {}).get("kind", "")
-        if (
-            ended["status"] == "FAILED"
-            and self.interrupted is None
-            and not job.is_ending
-            and self.policies.may_retry(kind, job.attempt - job.unstarted)
-        ):
+        may_follow = ended["status"] == "FAILED" and self.interrupted is None and not job.is_ending
+        if may_follow and ended["again"] and self.hosts[job.host].phase not in OVER:
+            host = job.host
+            return self._all(
+                events.JobRequeued(at, job.num, job.attempt, host, f"run again there after: {kind}"),
+                events.JobAssigned(at, job.num, job.attempt + 1, host),
+            )
+        if may_follow and self.policies.may_retry(kind, job.attempt - job.unstarted):
             return self._all(events.JobRequeued(at, job.num, job.attempt, job.host, f"retried after: {kind}"))
         status, duration, error = ended["status"], ended["duration"], ended["error"]
         used = ended["resources_used"]

@@ -66,6 +66,8 @@ class UnfinishedJob:
     needs: Resources | None = None
     #: How many of its attempts came back unstarted. They do not count as tries.
     unstarted: int = 0
+    #: Those that began, for the next one: number, host and kind of error of each.
+    earlier: list[dict[str, Any]] = field(default_factory=list)
     #: Its place in the order in which jobs were assigned. A host starts them in this order.
     place: int = 0
     #: The monotonic time at which its host is given up if the job has not ended. The scheduler sets it, like the times of a host.
@@ -304,6 +306,7 @@ class RunState:
             "error": event.error,
             "stopped": event.stopped,
             "resources_used": event.resources_used,
+            "again": event.again,
         }
         host = self.hosts[event.host]
         host.jobs.discard(event.num)
@@ -319,6 +322,9 @@ class RunState:
     def _apply_job_requeued(self, event: events.JobRequeued) -> None:
         job = self.jobs[event.num]
         self._remove_from_host(event.num, event.host)
+        if job.has_started or job.ended is not None:
+            kind = ((job.ended or {}).get("error") or {}).get("kind", "lost")
+            job.earlier.append({"attempt": event.attempt, "host": event.host, "kind": kind})
         if self.hosts[event.host].phase is HostPhase.LOST:
             job.failed_on.add(event.host)
         elif not job.has_started and job.ended is None:
@@ -337,7 +343,9 @@ class RunState:
             self.counts["kind:" + event.error["kind"]] += 1
 
     def _apply_job_retried(self, event: events.JobRetried) -> None:
-        self._add(UnfinishedJob(event.num, attempt=event.attempt, overrides=tuple(event.overrides)), event.needs)
+        job = UnfinishedJob(event.num, attempt=event.attempt, overrides=tuple(event.overrides))
+        job.earlier.append({"attempt": event.attempt, "host": "", "kind": event.error_kind})
+        self._add(job, event.needs)
         self.counts[event.status] -= 1
         if event.error_kind:
             self.counts["kind:" + event.error_kind] -= 1

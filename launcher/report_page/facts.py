@@ -12,7 +12,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.code.snapshot import Snapshot
@@ -21,6 +21,7 @@ from launcher.display.tally import signature
 from launcher.display.text import clean, error_line, shorten
 from launcher.errors import LauncherError
 from launcher.runs import record as run_record
+from launcher.runs.clocks import offsets_of, times_of
 from launcher.runs.journal_reader import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_jobs, read_status
 from launcher.tables.table import Row, Table, read_rows, sort_rows
@@ -36,7 +37,6 @@ MAX_WARNINGS = 50
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
 _HOME = re.compile(r"(?<![\w./-])(?:/home/[^/\s:\"']+|/Users/[^/\s:\"']+|/root)(?=[/\s:\"']|$)")
 _LONGEST_LINE = 1000
-_LATEST = 1e11
 
 
 @dataclass(frozen=True)
@@ -235,34 +235,18 @@ def _hosts(reader: JournalReader, status: RunStatus, end: float) -> dict[str, Ho
     return hosts
 
 
-def _is_time(at: float | None) -> TypeGuard[float]:
-    """Whether it can be a time in seconds since the epoch. A host may send any number."""
-    return at is not None and abs(at) <= _LATEST
-
-
 def _spans(jobs: list[JobStatusLine], hosts: dict[str, HostFacts], begin: float, end: float) -> list[Span]:
     """The attempts that started, on the clock of this machine."""
-    for job in jobs:
-        for attempt in job.attempts:
-            if attempt.started_at is not None and _is_time(attempt.host_started_at):
-                host = hosts.setdefault(attempt.host, HostFacts(attempt.host))
-                offset = attempt.started_at - attempt.host_started_at
-                # The message that it has started took some time, at least once hardly any.
-                host.offset = offset if host.offset is None else min(host.offset, offset)
+    for name, offset in offsets_of(jobs).items():
+        hosts.setdefault(name, HostFacts(name)).offset = offset
     spans = []
     for job in jobs:
         for attempt in job.attempts:
             if attempt.started_at is None:
                 continue
-            start = attempt.started_at
-            if _is_time(attempt.host_started_at):
-                start = attempt.host_started_at + (hosts[attempt.host].offset or 0.0)
-            # An attempt lies within its run, whatever its host says of its times.
-            start = min(max(start, begin), end)
-            over = end if attempt.ended_at is None else attempt.ended_at
-            if attempt.duration is not None:
-                over = start + attempt.duration
-            over = min(max(start, over), end)
+            host = hosts.get(attempt.host)
+            offset = host.offset if host is not None and host.offset is not None else 0.0
+            start, over = times_of(attempt, offset, begin, end)
             is_last = attempt is job.attempts[-1]
             collected = job.returned_at - begin if is_last and job.returned_at is not None else None
             spans.append(

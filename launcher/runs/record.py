@@ -7,6 +7,7 @@ after a resume starts from the same bytes as one that started before.
     meta  record    version of this layout
           setup     JSON, see `RunRecord`
           prepared  JSON: what each host's zygote is told, without its environment
+          traceparent  the span of the program that started the run, if it has a trace
           ended     JSON: which end hook was entered, and which one has ended
     blobs root_config, callbacks   pickled on the controller, and loaded only there
           shared, manifest         as hosts get them
@@ -140,6 +141,8 @@ def write_setup(setup: RunSetup, journal: Journal) -> None:
         results=options.results,
         setup=json.dumps(described),
     )
+    if setup.trace is not None and setup.trace.parent:
+        journal.put_meta(traceparent=setup.traceparent)
     if snapshot is not None:
         journal.put_blob("manifest", snapshot.manifest_bytes())
     _put_locks(setup, journal)

@@ -107,7 +107,8 @@ class RunHooks:
         name, error = record["callback"], record["error"]
         made: list[events.Event] = []
         if hook != "on_job_report" or error is not None:  # it fires very often
-            made.append(events.HookFired(time.time(), hook, name, "controller", record["ok"], num))
+            times = {"began_at": record["began_at"], "seconds": record["seconds"]}
+            made.append(events.HookFired(time.time(), hook, name, "controller", record["ok"], num, **times))
         if error is not None:
             message = f"{error['type']}: {error['message']}"
             made.append(events.Warned(time.time(), f"callback {name}.{hook}", message, error["traceback"], num))

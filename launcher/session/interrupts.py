@@ -18,6 +18,7 @@ from typing import Any
 
 from launcher.errors import RunInterrupted
 from launcher.session.signals import WATCHER
+from launcher.util import terminal_mode
 
 __all__ = ["CTRL_C", "Held", "Interrupts"]
 
@@ -167,12 +168,18 @@ class Interrupts:
         collector = threading.Thread(target=collect, name="what is left", daemon=True)
         collector.start()
         collector.join(0.3)
-        # A progress display may have hidden the cursor.
+        # A live display may have hidden the cursor, and reads single keys.
+        terminal_mode.restore()
         show = b"\x1b[?25h" if sys.stderr is not None and os.isatty(2) else b""
         with contextlib.suppress(OSError):
             os.set_blocking(2, False)
             os.write(2, show + f"launcher: {text[0] or self.why}\n".encode(errors="backslashreplace"))
         self._end_process(143 if self.is_terminated else 130)
+
+    def leave(self, why: str) -> None:
+        """Ask the driver to leave the run, which goes on, as after SIGHUP. Any thread may call it."""
+        self.hangup = self.hangup or why
+        self._wake()
 
     # -- as Listener ---------------------------------------------------------------------------------------------
 

@@ -301,6 +301,11 @@ class RunSession:
         if self._engine is not None:
             self._engine.interrupt(why, kill=kill)
 
+    @property
+    def runs_hook(self) -> bool:
+        """Whether a hook runs here now."""
+        return self._engine is not None and self.hooks.thread is not None
+
     def show_signal(self, text: str) -> None:
         """Show the user what follows from a signal."""
         if self._engine is not None:
@@ -389,8 +394,20 @@ class RunSession:
                     self.is_detached = isinstance(last, events.RunDetached)
                     self.engine.observe(last)
                     self.engine.close_journal(last)
+                    self._send_trace()
                 finally:
                     self.restore_signals()
+
+    def _send_trace(self) -> None:
+        """Send the trace of the run, if the user wants one, and the run has ended."""
+        if not self.setup.options.otel or self.is_detached:
+            return
+        from launcher.runs import index
+        from launcher.tracing.sending import problem_of_sending
+
+        problem = problem_of_sending(index.find(self.folder))
+        if problem:
+            self.hooks.warn("otel", problem)
 
     def ended_event(self) -> events.RunEnded:
         """Return the event with which the journal records the end."""

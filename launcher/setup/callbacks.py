@@ -87,7 +87,7 @@ def _entry(name: str, node: Any, policy: str | None, is_missing: Callable[[BaseE
     if not isinstance(node, dict) or "_target_" not in node:
         raise CallbackError(f"hydra.callbacks.{name}: it has no _target_")
     try:
-        return Entry(name, instantiate(node), policy, node)
+        made = instantiate(node)
     except Exception as error:
         cause = error
         while cause.__cause__ is not None:
@@ -95,6 +95,11 @@ def _entry(name: str, node: Any, policy: str | None, is_missing: Callable[[BaseE
         if isinstance(cause, ImportError) or is_missing(cause):
             return only_on_hosts(name, node, policy, cause)
         raise CallbackError(f"hydra.callbacks.{name}: {error}") from error
+    problem = getattr(made, "problem_in_config", None)
+    why = problem(node) if callable(problem) else ""
+    if why:
+        raise CallbackError(f"hydra.callbacks.{name}: {why}")
+    return Entry(name, made, policy, node)
 
 
 def callback_nodes(config: Any) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[
         snapshot=snapshot,
         locks=_locks(record, reader),
         kept_folders=kept_folders(reader),
+        traceparent=reader.meta().get("traceparent", ""),
         fired_elsewhere=frozenset(record.fired_elsewhere) - {"on_multirun_end", "on_run_end"},
         **more,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.agents.plan import Blob, HostPlan
 from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
-from remote_agent.callbacks.composite import callback_entries
+from remote_agent.callbacks.composite import Callbacks, callback_entries
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
@@ -212,7 +212,8 @@ def prepare(setup: RunSetup) -> PreparedRun:
     """
     dumps = setup.pickler.dumps
     try:
-        entries = callback_entries(setup.callbacks, dumps)
+        to_hosts = [entry for entry in setup.callbacks if not getattr(entry.instance, "only_on_controller", False)]
+        entries = callback_entries(Callbacks(to_hosts), dumps)
     except ValueError as error:
         raise CallbackError(str(error)) from error
     try:

@@ -44,6 +44,8 @@ from launcher.setup.code import take_code
 from launcher.setup.folders import folder_for
 from launcher.setup.prepared import ZYGOTE, PreparedRun, needed, prepare
 from launcher.setup.run_pickler import RunPickler
+from launcher.tracing.context import TraceContext, context_of
+from launcher.tracing.variables import check_can_send
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal, make_config, opened, put_text
 from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
@@ -51,6 +53,7 @@ from remote_agent.job import IMPORTING
 from remote_agent.protocol.constants import SPARE_ENVIRONMENT
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.trace import TRACEPARENT
 from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ class RunSetup:
         import_keys: by host, under which key it is kept what the host tells of the application's import.
         continues: the earlier runs of the sweep, if it is continued.
         kept_folders: output directories of their jobs, to which no job of this run writes.
+        traceparent: the span of the program that started the run, as W3C Trace Context has it; empty for none.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -123,6 +127,7 @@ class RunSetup:
     import_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     continues: EarlierRuns | None = None
     kept_folders: frozenset[Path] = frozenset()
+    traceparent: str = dataclasses.field(default_factory=lambda: os.environ.get(TRACEPARENT, ""))
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -152,6 +157,8 @@ class RunSetup:
                 "`if __name__ == '__main__':`"
             )
         options = options_of(options, kw)
+        if options.otel:
+            check_can_send()
         specs = host_specs(hosts, options)
         if task is not None:
             check_task(task)
@@ -239,6 +246,8 @@ class RunSetup:
             UsageError: some of the code cannot be sent, or a variable is not set.
         """
         self.options.variables()
+        if self.options.otel:
+            check_can_send()
         snapshot, main_module = None, self.main_module
         if any(self.sends_code(spec) for spec in self.hosts) and self.root is not None:
             snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes, taken)
@@ -335,6 +344,11 @@ class RunSetup:
     def pickler(self) -> RunPickler:
         """The pickler of this run. It remembers what was pickled by value."""
         return RunPickler(self.main_module)
+
+    @functools.cached_property
+    def trace(self) -> TraceContext | None:
+        """The trace that the run belongs to; None if the user wants none."""
+        return context_of(self.run_id, self.traceparent) if self.options.otel else None
 
     # -- what is sent -------------------------------------------------------------------------------------------
 
@@ -523,6 +537,8 @@ class RunSetup:
             max_output_bytes=options.max_output_bytes,
             children_timeout=options.children_timeout,
             needs=needs,
+            earlier=[],
+            trace=self.trace.trace if self.trace is not None else "",
         )
         return QueuedJob(num, tuple(overrides), output_dir, payload, spec, failure)
 

@@ -9,6 +9,7 @@ holds results that no controller has collected (unless `force` is given).
     ask_pythons -> pythons                       payload: HostFacts
     compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
     list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.gpu_listing`
+    list_use -> use_listed                       payload: JSON object, see `remote_agent.agent.use_listing`
 """
 
 import json
@@ -22,6 +23,7 @@ from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.gpu_listing import list_gpus
 from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
+from remote_agent.agent.use_listing import UseListing
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.protocol.messages import GpusListed
@@ -46,6 +48,7 @@ class Cleaning:
     def __init__(self, workdir: Optional[str]) -> None:
         self._cache, self._state = roots(workdir)
         self._warm = WarmStore(self._cache)
+        self._use = UseListing()
         self._environments = EnvironmentInventory(
             self._cache, boot_id(), lambda run, host: may_run(self._path(run, host))
         )
@@ -94,6 +97,10 @@ class Cleaning:
     def environments(self) -> List[Dict[str, Any]]:
         """List the environments, with all that is known of each."""
         return self._environments.items()
+
+    def use(self) -> Dict[str, Any]:
+        """Say what runs here now."""
+        return self._use.list_use((self._path(run, host), run, host) for run, host in self._spools())
 
     def facts(self, python: Optional[str]) -> Dict[str, Any]:
         """Say what wheels for this host depend on. `python`: the only Python that counts."""
@@ -263,6 +270,8 @@ def serve_cleaning(workdir: Optional[str]) -> int:
                 _write_parts("environments_listed", cleaning.environments(), _ENVIRONMENTS)
             elif header["t"] == "list_gpus":
                 _write_gpus(header["gpus"])
+            elif header["t"] == "list_use":
+                _write(wire.encode({"t": "use_listed"}, json.dumps(cleaning.use()).encode("utf-8")))
             elif header["t"] == "ask_pythons":
                 _write(wire.encode({"t": "pythons"}, json.dumps(cleaning.facts(header["python"])).encode("utf-8")))
             elif header["t"] == "compare_environment":

@@ -8,7 +8,7 @@ the disk; the `final` that makes them a result is sent when it is there.
 
 import functools
 import os
-from typing import Iterator, Optional, Protocol
+from typing import Callable, Iterator, Optional, Protocol
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
@@ -72,6 +72,10 @@ class Delivery:
         self._controller = controller
         #: Whether files of output that are too long are cut off here.
         self.cuts = True
+        #: Whether the next attempt at the job of this one was made here.
+        self.again: Callable[[Attempt], bool] = lambda attempt: False
+        #: Whether the next attempt at the job of this one is known here, so that the files for it stay.
+        self.is_followed: Callable[[Attempt], bool] = lambda attempt: _next_id(attempt) in attempts
 
     def resend(self) -> None:
         """Send everything that was not acknowledged again, over a new link."""
@@ -129,6 +133,7 @@ class Delivery:
             "attempt": attempt.id,
             "envelope": envelope.to_json(),
             "parts": parts.without_file().to_json(),
+            "again": self.again(attempt),
         }
         yield wire.encode(header, payload, passed_on=True)
         if attempt.is_over:
@@ -200,10 +205,11 @@ class Delivery:
             if attempt is None or attempt.final is None:
                 continue
             # Its process may still be shutting down. If so, it keeps its slot until it is gone.
+            is_followed = self.is_followed(attempt)
             self._attempts.remove(attempt)
-            self._background.submit(functools.partial(self._remove_files, attempt), None)
+            self._background.submit(functools.partial(self._remove_files, attempt, is_followed), None)
 
-    def _remove_files(self, attempt: Attempt) -> None:
+    def _remove_files(self, attempt: Attempt, is_followed: bool) -> None:
         for path in self._paths.streams(attempt).values():
             _unlink(path)
         for named in (attempt.state_file, attempt.final.parts.file if attempt.final is not None else ""):
@@ -212,15 +218,22 @@ class Delivery:
         _unlink(self._paths.payload(attempt, ".job"))
         _unlink(self._paths.payload(attempt, ".outcome"))
         _unlink(self._paths.orphan(attempt))
+        if is_followed:
+            return  # the next attempt has the same payload, and may read what this one has left in its folder
         if attempt.payload_blob:
             _unlink(self._zygotes.blobs.path(attempt.payload_blob))
-        folder: Optional[str] = self._paths.own_output(attempt)
-        if folder is not None:
-            try:
-                remove_tree(folder)
-            except OSError:
-                pass  # it is removed with the spool; if that fails, 'launcher clean' says why
-            _remove_empty(os.path.dirname(folder), outputs_root(self._paths.spool, attempt.spec.attempt))
+        for number in [*(one["attempt"] for one in attempt.spec.earlier), attempt.spec.attempt]:
+            folder = self._paths.output_of(attempt.spec, number)
+            if folder is not None:
+                try:
+                    remove_tree(folder)
+                except OSError:
+                    pass  # it is not there, or removed with the spool; if that fails, 'launcher clean' says why
+                _remove_empty(os.path.dirname(folder), outputs_root(self._paths.spool, number))
+
+
+def _next_id(attempt: Attempt) -> str:
+    return attempt.spec._replace(attempt=attempt.spec.attempt + 1).attempt_id
 
 
 class _EarlySend:

@@ -65,6 +65,8 @@ class GpuPool:
         #: Those that a job does not share.
         self._alone: Set[str] = set()
         self._leases: Dict[str, Lease] = {}
+        #: Those whose lease others had when it was last tried.
+        self._taken_by_others: Set[str] = set()
         self._drain_at = 0.0
         self._is_waiting = False
         self._say_at = 0.0
@@ -147,7 +149,7 @@ class GpuPool:
     def release(self, uuids: Sequence[str]) -> None:
         """Give the GPUs of a job back. A process that it left behind has them until it ends."""
         # What was seen while this job was there counts no more.
-        self._seen, self._look_at, self._pause = None, 0.0, _FIRST_PAUSE
+        self._look_again()
         for uuid in uuids:
             self._let_go(uuid)
             if uuid in self._used:
@@ -198,7 +200,11 @@ class GpuPool:
         users = self._users.get(uuid, 0)
         if users and (not is_shared or uuid in self._alone or users >= self._sharers):
             return False
-        if not users and (len(self._users) >= self._most or self._is_in_use(uuid) or not self._has(uuid)):
+        if not users and (len(self._users) >= self._most or not self._has(uuid)):
+            return False
+        if not users and self._is_in_use(uuid):
+            # Another run, for which it may be free, can have it meanwhile.
+            self._let_go(uuid)
             return False
         self._users[uuid] = users + 1
         if not is_shared:
@@ -214,9 +220,15 @@ class GpuPool:
         except OSError as error:
             self._trouble[uuid] = "it cannot be leased: {}".format(error.strerror)
             return False
-        if lease is not None:
-            self._leases[uuid] = lease
-        return lease is not None
+        if lease is None:
+            self._taken_by_others.add(uuid)
+            return False
+        self._leases[uuid] = lease
+        if uuid in self._taken_by_others:
+            # It was given back, so the last look, which may be long ago, says nothing of it.
+            self._taken_by_others.remove(uuid)
+            self._look_again()
+        return True
 
     def _let_go(self, uuid: str) -> None:
         users = self._users.pop(uuid, 0)
@@ -236,6 +248,10 @@ class GpuPool:
             self._look()
             return True
         return self._why_in_use(uuid) != ""
+
+    def _look_again(self) -> None:
+        """Let the next look be soon, and forget what the last one saw."""
+        self._seen, self._look_at, self._pause = None, 0.0, _FIRST_PAUSE
 
     def _look(self) -> None:
         if self._is_looking or time.monotonic() < self._look_at:

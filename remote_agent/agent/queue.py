@@ -177,6 +177,13 @@ class JobQueue:
         self._attempts.record(attempt, "cancel", {"kind": kind})
         self._fail(attempt, JobError(kind, message=why or "{} before it started".format(kind)))
 
+    def leave(self, attempt: Attempt) -> None:
+        """Leave an attempt that waits to others. It never starts here, and the log shows that it has not."""
+        self._queue.remove(attempt)
+        if attempt.is_claimed or attempt.is_claiming:
+            self._attempts.record(attempt, "unclaimed", {})
+        self.release_slot(attempt)
+
     def on_take_back(self, header: TakeBack, payload: bytes) -> None:
         """Give back those of these attempts that have not started: another host is idle. For the others, say that they have started.
 
@@ -196,7 +203,7 @@ class JobQueue:
     def _give_back(self, attempt: Attempt, why: str, *, asked: bool) -> None:
         self.release_slot(attempt)
         self._attempts.remove(attempt, is_given_back=True)
-        self._controller.say({"t": "dropped", "attempt": attempt.id, "why": why, "asked": asked})
+        self._controller.say({"t": "dropped", "attempt": attempt.id, "why": why, "asked": asked, "again": False})
 
     def spool_failed(self, error: str) -> None:
         """Give all attempts that have not started back to the controller: another host may have a disk that works."""

@@ -31,6 +31,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Cancel, Result, Start
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
+from remote_agent.protocol.trace import TRACEPARENT, traceparent
 from remote_agent.shared.failure import decided_error
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import open_private
@@ -112,7 +113,10 @@ class RunningJobs:
         slot_env: Dict[str, Optional[str]] = dict(self._variables(attempt))
         slot_env[TOKEN] = self._paths.token(attempt)
         slot_env[REPORTS] = self._paths.reports(attempt)
-        job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
+        if attempt.spec.trace:
+            slot_env[TRACEPARENT] = traceparent(attempt.spec.trace, attempt.id)
+        earlier = [self._paths.with_folder(one, attempt.spec) for one in attempt.spec.earlier]
+        job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt), earlier=earlier)
         return ForkSpec(job, slot_env, self._paths.spool, payload_file, attempt.cpus, self._queue.threads)
 
     def _variables(self, attempt: Attempt) -> Dict[str, str]:

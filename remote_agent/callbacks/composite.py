@@ -4,6 +4,7 @@ Rule: if a hook raises, the other hooks still fire. The exception is recorded, i
 (`warn`, `fail`, `abort`) decides what it means for the job or the run.
 """
 
+import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from remote_agent.callbacks.base import HOOKS, Callback
@@ -63,7 +64,7 @@ class Callbacks:
     """Callbacks in their composed order.
 
     Start hooks fire in order, end hooks (`on_..._end`) in reverse. Every firing returns its records, plain data:
-    `{"hook", "callback", "ok", "error": None | {"type", "message", "traceback"}, "on_error"}`.
+    `{"hook", "callback", "ok", "error": None | {"type", "message", "traceback"}, "on_error", "began_at", "seconds"}`.
 
     Args:
         entries: `Entry` objects, or (name, instance) or (name, instance, on_error) tuples.
@@ -138,7 +139,9 @@ class Callbacks:
                 "ok": True,
                 "error": None,
                 "on_error": entry.policy,
+                "began_at": time.time(),
             }
+            clock = time.monotonic()
             try:
                 if call is None:
                     method(**kwargs)
@@ -153,6 +156,7 @@ class Callbacks:
                 }
                 if isinstance(error, _INTERRUPTS):
                     interrupted = error
+            record["seconds"] = time.monotonic() - clock
             records.append(record)
             if not record["ok"]:
                 self.report(record)

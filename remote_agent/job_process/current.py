@@ -4,9 +4,28 @@ Rule: it is set once per job, before any code of the application runs. Outside a
 """
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
-__all__ = ["CurrentJob", "current_job", "set_current_job"]
+__all__ = ["CurrentJob", "EarlierAttempt", "current_job", "set_current_job"]
+
+
+@dataclass(frozen=True)
+class EarlierAttempt:
+    """An attempt at the same job that began and did not complete it.
+
+    Attributes:
+        attempt: its number.
+        host: where it was; empty if that is not known.
+        kind: why it ended, as in `JobError.kind`: `preempted`, `node_failed`, `exception`...
+        folder: its output folder, if that is still on this host; else None. Do not write there.
+    """
+
+    __module__ = "remote_agent"  # for good: pickles name it
+
+    attempt: int
+    host: str
+    kind: str
+    folder: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -19,6 +38,7 @@ class CurrentJob:
         attempt: the number of the attempt; the first is 1.
         host: the name of the host in the run.
         output_dir: an absolute path on this machine. Files in it are sent back.
+        earlier: the attempts before this one that began, in their order.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it
@@ -28,6 +48,7 @@ class CurrentJob:
     attempt: int
     host: str
     output_dir: str
+    earlier: Tuple[EarlierAttempt, ...] = ()
 
 
 _current: Optional[CurrentJob] = None

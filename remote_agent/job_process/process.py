@@ -126,6 +126,21 @@ class SignalGate:
         _set_handler(_SIGPIPE, _IGNORE)
         self._pending = None
 
+    def _reclaim_surely(self) -> None:
+        """`reclaim` although the application's handlers raise. They may do so wherever this loop begins again, too: hence a loop in the loop."""
+        tries = 0
+        while tries < _RECLAIM_TRIES:
+            try:
+                while tries < _RECLAIM_TRIES:
+                    try:
+                        tries += 1
+                        self.reclaim()
+                        return
+                    except BaseException:  # noqa: BLE001, S112 - a handler of the application raised
+                        continue
+            except BaseException:  # noqa: BLE001, S112 - so did another one
+                continue
+
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call user code with any arguments.
 
@@ -150,23 +165,25 @@ class SignalGate:
         """
         returned: List[Any] = []
         raised: Optional[BaseException] = None
-        tries = 0
+        # Python runs signal handlers between bytecode instructions. Between the task's return, the append of its value and the end of its
+        # timers, only C code runs.
+        no_timers = map(signal.setitimer, _TIMERS, itertools.repeat(0))
+        stop_timers: "functools.partial[List[Any]]" = functools.partial(list, no_timers)
+        task = itertools.starmap(functools.partial(function, *args, **kwargs), ((),))
         try:
-            self._is_open = True
-            if self._pending is not None:
-                self._raise(self._pending)
-            # Python runs signal handlers between bytecode instructions. Between the task's return and the append of its value,
-            # only C code runs.
-            returned.extend(itertools.starmap(functools.partial(function, *args, **kwargs), ((),)))
-        except BaseException as error:  # noqa: BLE001 - whatever the task raised is its outcome
-            raised = error
-        while tries < _RECLAIM_TRIES:
             try:
-                tries += 1
-                self.reclaim()
-                break
-            except BaseException:  # noqa: BLE001, S112 - a handler of the application raised
-                continue
+                self._is_open = True
+                if self._pending is not None:
+                    self._raise(self._pending)
+                returned.extend(itertools.chain(task, no_timers))
+            except BaseException as error:  # noqa: BLE001 - whatever the task raised is its outcome
+                raised = error
+                stop_timers()
+            self._reclaim_surely()
+        except BaseException as late:  # noqa: BLE001 - a handler of the application raised
+            stop_timers()
+            self._reclaim_surely()
+            raised = raised or late.__context__
         try:
             if os.getpid() != self._pid:
                 exit_forked_child(None if returned else raised)

@@ -21,7 +21,7 @@ from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink, private_opener
 from remote_agent.job_process.config_pickle import rewrite_config_pickle
 from remote_agent.job_process.context import JobContext, make_context
-from remote_agent.job_process.current import CurrentJob, set_current_job
+from remote_agent.job_process.current import CurrentJob, EarlierAttempt, set_current_job
 from remote_agent.job_process.process import SignalGate, hold_standard_fds
 from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
@@ -132,7 +132,11 @@ class JobRun:
             code=prepared.spec.code,
         )
         told = self.job_return
-        set_current_job(CurrentJob(told.num, told.job_id, told.attempt, told.host, self.output_dir))
+        earlier = tuple(
+            EarlierAttempt(one["attempt"], one.get("host", ""), one.get("kind", ""), one.get("folder") or None)
+            for one in job.earlier
+        )
+        set_current_job(CurrentJob(told.num, told.job_id, told.attempt, told.host, self.output_dir, earlier))
         reports.begin(spec.slot_env.get(REPORTS) or "")
 
     def run(self) -> None:

@@ -13,15 +13,19 @@ __all__ = ["Envelope"]
 
 
 class _HookRecord(NamedTuple):
-    """A hook that fired. `error` has texts: its type, message and traceback."""
+    """A hook that fired. `error` has texts: its type, message and traceback. `began_at` is by the host's clock."""
 
     hook: str
     callback: str
     ok: bool
     error: Optional[Dict[str, str]]
     on_error: str
+    began_at: Optional[float]
+    seconds: Optional[float]
 
 
+#: Fields that an earlier version did not write, or that nobody knows.
+_HOOK_ABSENT = {"error": None, "on_error": "warn", "began_at": None, "seconds": None}
 #: Fields that are missing if no process of the job made the envelope.
 _ABSENT = {
     "started_at": None,
@@ -44,7 +48,7 @@ class Envelope(NamedTuple):
         error: why it is FAILED. Other jobs have none.
         started_at, ended_at: seconds since the epoch, by the host's clock.
         duration: seconds.
-        hooks: the hooks that fired, in order, as `{"hook", "callback", "ok", "error", "on_error"}`.
+        hooks: the hooks that fired, in order, as `{"hook", "callback", "ok", "error", "on_error", "began_at", "seconds"}`.
         code: the snapshot that ran.
         abort: the callback that asked to stop the run.
         stopped: the job was asked to stop, and has learned it from a report.
@@ -101,5 +105,5 @@ class Envelope(NamedTuple):
         if envelope.duration is not None and envelope.duration < 0:
             raise FieldError("envelope", "duration", envelope.duration)
         for hook in envelope.hooks:
-            read(_HookRecord, "envelope: hook", hook, {"error": None, "on_error": "warn"})
+            read(_HookRecord, "envelope: hook", hook, _HOOK_ABSENT)
         return envelope

@@ -9,6 +9,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError, read, to_json
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.trace import is_trace
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]
 
@@ -22,6 +23,8 @@ _EARLIER = {
     "max_output_bytes": None,
     "children_timeout": 2.0,
     "needs": None,
+    "earlier": list,
+    "trace": "",
 }
 
 
@@ -37,6 +40,9 @@ class JobSpec(NamedTuple):
         max_output_bytes: the cap of stdout and of stderr.
         children_timeout: seconds that leftover processes in the job's session have to end.
         needs: what it takes of its host; None for what the run says, or the host's usual part.
+        earlier: the attempts before it that began, each as {"attempt", "host", "kind" of its error}, and with "folder" if its output folder is
+            on this host.
+        trace: the trace that the spans of its attempts belong to (`remote_agent.protocol.trace`); empty for none.
     """
 
     num: int
@@ -52,6 +58,8 @@ class JobSpec(NamedTuple):
     max_output_bytes: Optional[int]
     children_timeout: float
     needs: Optional[Resources]
+    earlier: List[Any]
+    trace: str
 
     @property
     def attempt_id(self) -> str:
@@ -76,6 +84,11 @@ class JobSpec(NamedTuple):
         for name, text in (("output_dir", spec.output_dir), ("zygote", spec.zygote)):
             if "\0" in text:
                 raise FieldError("job", name, text)
+        for one in spec.earlier:
+            if not _is_earlier(one):
+                raise FieldError("job", "earlier", one)
+        if spec.trace and not is_trace(spec.trace):
+            raise FieldError("job", "trace", spec.trace)
         for name, number in zip(_LIMITS, (*spec[5:9], spec.max_output_bytes, spec.children_timeout)):
             if number is not None and number < 0:
                 raise FieldError("job", name, number)
@@ -89,6 +102,17 @@ class JobSpec(NamedTuple):
             FieldError: it is not valid.
         """
         return cls.from_json({"attempt": 0, "attempt_id": "{}.0".format(data.get("num")), **data})
+
+
+def _is_earlier(one: Any) -> bool:
+    """Whether it names an earlier attempt."""
+    return (
+        isinstance(one, dict)
+        and type(one.get("attempt")) is int
+        and all(
+            isinstance(one.get(name, ""), str) and "\0" not in one.get(name, "") for name in ("host", "kind", "folder")
+        )
+    )
 
 
 _LIMITS = ("timeout", "grace", "hook_timeout", "shutdown_timeout", "max_output_bytes", "children_timeout")

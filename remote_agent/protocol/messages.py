@@ -179,6 +179,12 @@ class ListGpus(TypedDict):
     gpus: Union[List[Any], int, str, None]
 
 
+class ListUse(TypedDict):
+    """A question for what runs on the host now."""
+
+    t: Literal["list_use"]
+
+
 class CompareEnvironment(TypedDict):
     """What of an environment is there; the payload is an EnvironmentSpec."""
 
@@ -305,12 +311,13 @@ class Started(TypedDict):
 
 
 class Final(TypedDict):
-    """The result of an attempt. `envelope`: an Envelope."""
+    """The result of an attempt. `envelope`: an Envelope. `again`: the host has made the next attempt itself, which it runs or has run."""
 
     t: Literal["final"]
     attempt: str
     envelope: Dict[str, Any]
     parts: Dict[str, Any]
+    again: bool
 
 
 class Chunk(TypedDict):
@@ -402,6 +409,12 @@ class GpusListed(TypedDict):
     more: bool
 
 
+class UseListed(TypedDict):
+    """The answer to `list_use`; the payload is a JSON object."""
+
+    t: Literal["use_listed"]
+
+
 class EnvironmentCompared(TypedDict):
     """The answer to `compare_environment`; the payload is a JSON object."""
 
@@ -424,12 +437,13 @@ class Looked(TypedDict):
 
 
 class Dropped(TypedDict):
-    """An attempt is given back without having started, and never will. `asked`: it was asked for with `take_back`."""
+    """An attempt is given back without having started, and never will. `asked`: it was asked for with `take_back`. `again`: see `final`."""
 
     t: Literal["dropped"]
     attempt: str
     why: str
     asked: bool
+    again: bool
 
 
 class Opened(TypedDict):
@@ -599,6 +613,7 @@ FromController = Union[
     Survey,
     ListEnvironments,
     ListGpus,
+    ListUse,
     CompareEnvironment,
     Remove,
     Ping,
@@ -621,6 +636,7 @@ FromAgent = Union[
     Surveyed,
     EnvironmentsListed,
     GpusListed,
+    UseListed,
     EnvironmentCompared,
     Removed,
     Looked,
@@ -661,8 +677,8 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     },
     "missing": {"manifest": None, "more": False},
     "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list, "imported": None},
-    "dropped": {"asked": False},
-    "final": {"parts": dict},
+    "dropped": {"asked": False, "again": False},
+    "final": {"parts": dict, "again": False},
     "chunk": {"path": "", "mode": 0, "mtime": None, "parts": None},
     "tree": {"folders": list, "links": list},
     "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list},

@@ -10,51 +10,77 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.slurm.batch import Batch
 from remote_agent.slurm.batch_slurm import Slurm
-from remote_agent.slurm.heirs import OWED, inherit
-from remote_agent.slurm.incarnations import FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.classes import DEFAULT
+from remote_agent.slurm.heirs import OWED, bury_own, inherit
+from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import Folders, boot_id, folders
 from remote_agent.system.private_files import make_private_folder
 
-__all__ = ["CLASS", "IDLE_WORDS", "PREPARED", "Allocation", "read_prepared", "serve_allocation", "write_prepared"]
+__all__ = ["IDLE_WORDS", "PREPARED", "Allocation", "Order", "read_prepared", "serve_allocation", "write_prepared"]
 
 #: The folder of what an application needs to be prepared.
 PREPARED = "prepared"
 #: Why an allocation leaves that nothing is wrong with.
 _DONE, _NOTHING = "it has done its part", "no job waits"
 IDLE_WORDS = (_DONE, _NOTHING)
-#: The class of resources that all jobs have.
-CLASS = "default"
+#: Kinds of an end after which jobs that it has taken and not started do not go on elsewhere.
+_FOR_GOOD = ("cancelled", "host")
 #: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
 _LOOK_EVERY = 0.5
 _FENCE_EVERY = 30.0
 #: Seconds for Slurm to say why it ends an allocation, of those that it leaves until it kills.
 _ANSWER = 3.0
+#: Seconds after the death of a job by SIGTERM within which Slurm's signal reaches this process, if it was Slurm's.
+_EXPLAIN = 1.0
 #: An allocation for many jobs ends after this many seconds without any.
 IDLE = 60.0
 
 
-class Allocation(Agent):
-    """See the module.
+class Order(NamedTuple):
+    """What an allocation is for.
 
-    Args:
+    Attributes:
+        slots: how many jobs it runs at once.
         most: how many jobs it takes at most; None for as many as there are.
+        klass: the class of jobs that it takes.
+        part: what each of them has; None if they say nothing.
         expects: how many attempts were in the pool when it was asked for. A disk that shows fewer shows an old state.
-        batch: says why the allocation ends.
         owed: the same for what dead allocations owe.
+        idle: if it takes many jobs, it ends after so many seconds without any.
+        request: the name of the request that it comes from.
+        requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
+
+    slots: int = 1
+    most: Optional[int] = 1
+    klass: str = DEFAULT
+    part: Optional[Resources] = None
+    expects: int = 0
+    owed: int = 0
+    idle: float = IDLE
+    request: str = ""
+    requeue: Mapping[str, int] = {}
+
+
+class Allocation(Agent):
+    """See the module. `batch` says why the allocation ends."""
 
     def __init__(
         self,
@@ -64,11 +90,8 @@ class Allocation(Agent):
         bundle: str,
         umask: int,
         incarnation: str,
-        slots: int,
-        most: Optional[int],
-        expects: int,
+        order: Order,
         batch: Batch,
-        owed: int = 0,
     ) -> None:
         self._shared = shared
         files = self._files = SharedFiles(shared.spool, incarnation)
@@ -76,14 +99,15 @@ class Allocation(Agent):
             files.make_folder(folder)
         own = files.make_folder(FOLDER, incarnation)
         self._pool = Pool(files, incarnation)
-        _wait_for_owed(files, owed)
+        bury_own(files, self._pool, incarnation, host, order.requeue, batch.why_before() or ("node_failed", AGAIN))
+        _wait_for_owed(files, order.owed)
         paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
-        #: Attempts that it has, to start them or to fire what they owe.
-        self._taken: List[str] = inherit(files, self._pool, paths, slots)
+        inherit(files, self._pool, paths, order.slots)
+        #: Attempts that it has taken to start them.
+        self._taken: List[str] = []
         super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
         self._name = incarnation
-        self._most = most
-        self._expects = expects
+        self._order = order
         #: Attempts that nobody has taken; None if that must be looked up.
         self._waiting: Optional[List[str]] = None
         self._look_at = 0.0
@@ -97,6 +121,9 @@ class Allocation(Agent):
         self._end_by: Optional[float] = None
         self._why_ended = "cancelled", "the allocation was ended from outside"
         self.reaper.on_over = self._over
+        self.attempts.is_unexplained = self._is_unexplained
+        #: Until when the end of a job that a signal has ended waits for the reason.
+        self._explain_by: Optional[float] = None
         self.controller.on_note = lambda text: self.attempts.log.append({"r": "note", "text": text})
         # Those that Slurm gave, and not all that are visible here: they may be others'.
         gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one not in ("", "NoDevFiles")]
@@ -106,7 +133,7 @@ class Allocation(Agent):
             "run": run,
             "controller": "",
             "host": host,
-            "slots": slots,
+            "slots": order.slots,
             "gpus": gpus,
             "needs": None,
             "size": None,
@@ -114,9 +141,16 @@ class Allocation(Agent):
             "live": False,
             "batch": None,
         }
+        part = order.part
+        if part is not None:
+            # GPUs that an option of sbatch asks for are for its jobs, too.
+            part = part._replace(gpus=part.gpus or len(gpus) // order.slots)
+            hello["needs"] = part.to_json()
+            hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
+        self.zygotes.threads = self.queue.threads
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        self.attempts.log.append({"r": "began", "node": node, "at": time.time()})
+        self.attempts.log.append({"r": "began", "node": node, "at": time.time(), "request": order.request})
         if self.queue.unusable_gpus:
             self.controller.note(self.queue.unusable_gpus)
             self._close(self.queue.unusable_gpus, "host")
@@ -140,6 +174,8 @@ class Allocation(Agent):
         """Take jobs, look at requests to end some, and end when there is nothing to do."""
         if self._signal is not None and not self._closing:
             self._end(now)
+        elif self._explain_by is not None and now >= self._explain_by:
+            self._explain("", "")
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             self._stop_some()
@@ -150,7 +186,7 @@ class Allocation(Agent):
         if now >= self._fence_at:
             self._check_fence(now)
         if self._waiting is None and self._may_take:
-            self._waiting = self._pool.waiting(CLASS)
+            self._waiting = self._pool.waiting(self._order.klass)
         while self._waiting and self._may_take and self.queue.room:
             self._check_fence(now)
             attempt = self._waiting.pop(0)
@@ -158,20 +194,24 @@ class Allocation(Agent):
                 self._accept(attempt)
         if self.attempts.has_active or self.queue:
             self._busy_at = now
-        elif not self.attempts.has_unsynced:
+        elif not self.attempts.has_unsynced and not self.attempts.has_unexplained:
             self._end_if_idle(now)
 
     @property
     def _may_take(self) -> bool:
         is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
-        return is_prepared and not self._closing and (self._most is None or len(self._taken) < self._most)
+        may_begin = not self._closing and self._signal is None
+        return is_prepared and may_begin and (self._order.most is None or len(self._taken) < self._order.most)
 
     def _accept(self, attempt: str) -> None:
         self._taken.append(attempt)
-        frame = self._pool.job(CLASS, attempt)
+        frame = self._pool.job_of(attempt)
         if frame is None or frame.header["t"] != "job":
             return  # it was put in before it could be taken; the submitter finds that it has not begun
         header: SendJob = frame.header
+        if self._order.part is not None:
+            # Its class says it, and more: what `slurm:` has for what the job does not say.
+            header = dict(header, spec=dict(header["spec"], needs=None))  # type: ignore[assignment]
         self.queue.on_job(header, frame.payload)
 
     def _prepare(self) -> None:
@@ -182,19 +222,52 @@ class Allocation(Agent):
 
     def _over(self, attempt: Attempt) -> None:
         self.attempts.log.append({"r": "gone", "a": attempt.id})
+        if not self.attempts.awaits_reason(attempt):
+            self._see_end(attempt)
+
+    def _is_unexplained(self, attempt: Attempt, envelope: Envelope) -> bool:
+        """Whether a signal of Slurm's may have ended a job: it sends them to jobs' processes, too, and in any order."""
+        error = envelope.error
+        if error is None or attempt.cancel is not None or self._closing:
+            return False
+        if self._signal is None and (error.kind, error.signal) != ("killed", signal.SIGTERM):
+            return False
+        if self._explain_by is None:
+            self._explain_by = time.monotonic() + _EXPLAIN
+        return True
+
+    def _explain(self, kind: str, why: str) -> None:
+        self._explain_by = None
+        for attempt in self.attempts.explain(kind, why):
+            if attempt.is_over:
+                self._see_end(attempt)
+
+    def _see_end(self, attempt: Attempt) -> None:
+        error = attempt.final.envelope.error if attempt.final is not None else None
+        if error is not None and attempt.id not in self._stopped:
+            self._go_on(attempt, error.kind)
+
+    def _go_on(self, attempt: Attempt, kind: str) -> None:
+        """Make the next attempt, if one follows."""
+        folder = self.paths.own_output(attempt) or ""
+        try:
+            make_next(self._pool, attempt.id, self.paths.host, kind, self._order.requeue, folder)
+        except OSError as error:
+            # Whoever reads the log of this allocation makes it.
+            self.controller.note("job {}: its next attempt could not be made here: {}".format(attempt.id, error))
 
     def _end(self, now: float) -> None:
         """End because Slurm says so: as soon as it has said why, which it must soon."""
         if self._end_by is None:
             self._end_by = now + _ANSWER
             found: List[Tuple[str, str]] = []
-            job = self._name.partition(".")[0]
+            job, _, restart = self._name.partition(".")
 
             def told(error: Optional[BaseException]) -> None:
                 self._why_ended = found[0] if found else self._why_ended
                 self._end_by = 0.0
 
-            self.background.submit(lambda: found.append(self._batch.why(job)), told)
+            self.background.submit(lambda: found.append(self._batch.why(job, int(restart))), told)
         elif now >= self._end_by:
             kind, why = self._why_ended
             self._close(why, kind)
@@ -215,17 +288,26 @@ class Allocation(Agent):
 
     def _close(self, why: str, kind: str) -> None:
         self._closing = why
+        self._explain(kind, why)
         for attempt in self.attempts:
-            if attempt.final is None:
+            if attempt.final is not None:
+                continue
+            if attempt.state == "queued" and kind not in _FOR_GOOD:
+                # It goes on elsewhere.
+                self.queue.leave(attempt)
+                self._go_on(attempt, "")
+            else:
                 self.running.cancel(attempt, kind, why=why)
 
     def _end_if_idle(self, now: float) -> None:
         why = self._closing
-        if not why and self._most is not None and len(self._taken) >= self._most:
+        order = self._order
+        if not why and order.most is not None and len(self._taken) >= order.most:
             why = _DONE
         elif not why and self._waiting == []:
-            sees_all = len({*self._pool.attempts(CLASS), *self._pool.takers()}) >= self._expects
-            patience = (0.0 if sees_all else SETTLE) if self._most is not None else IDLE
+            sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
+            # One that came too late for any job is not needed.
+            patience = max(order.idle if order.most is None and self._taken else 0.0, 0.0 if sees_all else SETTLE)
             if now - self._busy_at >= patience:
                 why = _NOTHING
         if not why:
@@ -267,7 +349,7 @@ def _wait_for_owed(files: SharedFiles, count: int) -> None:
 
 def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, options: Dict[str, str]) -> int:
     """Be the agent of the allocation in which this process runs, until it has nothing to do."""
-    batch = Slurm()
+    batch = Slurm(sys.stderr.fileno())
     job, restarts = (os.environ.get(name) for name in batch.variables())
     incarnation = "{}.{}".format(job, restarts or "0")
     shared = folders(run, host, workdir)
@@ -279,11 +361,18 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
         bundle,
         int(options["umask"]),
         incarnation,
-        slots=int(options["slots"]),
-        most=int(options["most"]) or None,
-        expects=int(options["expects"]),
-        batch=batch,
-        owed=int(options["owed"]),
+        Order(
+            slots=int(options["slots"]),
+            most=int(options["most"]) or None,
+            klass=options["class"],
+            part=Resources.from_json(json.loads(options["part"])) if "part" in options else None,
+            expects=int(options["expects"]),
+            owed=int(options["owed"]),
+            idle=float(options.get("idle", IDLE)),
+            request=options["request"],
+            requeue=json.loads(options["requeue"]),
+        ),
+        batch,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, agent.on_signal)

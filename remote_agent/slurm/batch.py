@@ -37,6 +37,7 @@ class Request(NamedTuple):
         output: the file of what it prints, where `%j` is the job's id.
         needs: what an allocation has (`partition`, `account`, `time`, `cpus`, `gpus`, `mem`, `nodes`), as the user wrote it.
         options: passed on as they are.
+        is_optional: it is to be refused if no node that is up has as much, because less will do.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Request(NamedTuple):
     output: str
     needs: Dict[str, str]
     options: Tuple[str, ...]
+    is_optional: bool = False
 
 
 class Limits(NamedTuple):
@@ -119,9 +121,13 @@ class Batch:
         """End all allocations of requests with these names, or those that have not begun. What is gone already is no error."""
         raise NotImplementedError
 
-    def why(self, job: str) -> Tuple[str, str]:
-        """Why a running allocation was told to end: the kind of error, and what the user reads."""
+    def why(self, job: str, restart: int) -> Tuple[str, str]:
+        """Why this start of the allocation in which this process runs was told to end: the kind of error, and what the user reads."""
         raise NotImplementedError
+
+    def why_before(self) -> Optional[Tuple[str, str]]:
+        """The same for the start before this one; None if that is not known."""
+        return None
 
     def wake(self, job: str) -> None:
         """Make an allocation look for requests at once. Without it, it looks soon."""

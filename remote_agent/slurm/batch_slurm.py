@@ -7,10 +7,11 @@ Seen with Slurm 22.05. `squeue -r -t all` lists what has ended for MinJobAge sec
 """
 
 import datetime as dt
+import os
 import re
 import subprocess
 import time
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Refused, Request
 
@@ -58,6 +59,7 @@ _REFUSED = (
     "unrecognized option",
     'Try "sbatch --help"',
 )
+_NO_NODE = "Requested node configuration is not available"
 _MAYBE = (
     "timed out",
     "timeout",
@@ -84,8 +86,25 @@ _HOPELESS = (
 )
 
 
+#: What slurmstepd writes into the output of an allocation that it ends -> the kind of error, and why.
+_NOTICE = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+?))? \*\*\*")
+_NOTICES = {
+    "PREEMPTION": ("preempted", "another job has preempted its allocation"),
+    "TIME LIMIT": ("time_limit", "the time of its allocation is up"),
+    "NODE FAILURE": ("node_failed", "a node of its allocation has failed"),
+    "JOB REQUEUE": ("node_failed", "Slurm starts its allocation again, because somebody has requeued it"),
+}
+#: Bytes of an output in which the notice is looked for.
+_TAIL = 1 << 16
+
+
 class Slurm(Batch):
-    """The Slurm of this machine, with the user's own rights."""
+    """The Slurm of this machine, with the user's own rights. `output`: a descriptor of what this allocation prints, if this is one."""
+
+    def __init__(self, output: Optional[int] = None) -> None:
+        self._output = output
+        #: Slurm appends: what is there now is of starts before this one.
+        self._begin = os.fstat(output).st_size if output is not None else 0
 
     def limits(self) -> Limits:
         """Read them from the configuration that Slurm's controller tells."""
@@ -111,7 +130,14 @@ class Slurm(Batch):
             needs.append("--signal=B:TERM@{}".format(_warning(request.needs)))
         command += ["--output", request.output, "--open-mode", "append", "--requeue", *needs, *request.options]
         try:
+            if request.is_optional:
+                # sbatch takes some of what no node has, and lets it wait for ever.
+                said = _start([command[0], "--test-only", *command[1:]], request.script).stderr.strip()
+                if _NO_NODE in said:
+                    raise Refused(said[-500:])
             done = _start(command, request.script)
+        except Refused:
+            raise
         except BatchError as error:
             raise NoAnswer(str(error)) from None
         said = done.stderr.strip()
@@ -147,15 +173,39 @@ class Slurm(Batch):
         for name in names:
             self._run("scancel", "--name", name, *(["--state", "PENDING"] if waiting_only else []))
 
-    def why(self, job: str) -> Tuple[str, str]:
-        """Ask scontrol; see `Batch.why`. It warns before the time is up, and says nothing else to an allocation that it lets run on."""
+    def why(self, job: str, restart: int) -> Tuple[str, str]:
+        """Read the notice in the output, or ask scontrol; see `Batch.why`. A warning before the time is up has no notice."""
+        told = self._notice(self._begin, None)
+        if told is not None:
+            return told
         found = dict(re.findall(r"(\w+)=(\S*)", self._run("scontrol", "-o", "show", "job", job)))
         state = found.get("JobState", "")
         if state == "PREEMPTED" or found.get("PreemptTime", "None") not in ("None", "Unknown", "N/A"):
             return "preempted", "another job has preempted its allocation"
         if state == "TIMEOUT" or (state == "RUNNING" and _is_near(found.get("EndTime", ""))):
             return "time_limit", "the time of its allocation is up (TimeLimit={})".format(found.get("TimeLimit", "?"))
-        return "cancelled", "somebody has cancelled its allocation"
+        if found.get("Restarts", "0").isdigit() and int(found.get("Restarts", "0")) > restart:
+            # Everything else that Slurm knew of this start is gone.
+            return "preempted", "Slurm starts its allocation again, because another job needs what it had"
+        return self._notice(self._begin, None) or ("cancelled", "somebody has cancelled its allocation")
+
+    def why_before(self) -> Optional[Tuple[str, str]]:
+        """Read the last notice before this start; see `Batch.why_before`."""
+        return self._notice(max(0, self._begin - _TAIL), self._begin)
+
+    def _notice(self, begin: int, end: Optional[int]) -> Optional[Tuple[str, str]]:
+        """The last notice in a part of the output; None if there is none, or it names no reason that is known."""
+        if self._output is None:
+            return None
+        try:
+            with open("/proc/self/fd/{}".format(self._output), "rb") as file:
+                size = os.fstat(file.fileno()).st_size if end is None else end
+                file.seek(max(begin, size - _TAIL))
+                text = file.read(max(0, size - file.tell())).decode("utf-8", "replace")
+        except OSError:
+            return None  # it is no file, or not readable; scontrol may know
+        reasons = _NOTICE.findall(text)
+        return _NOTICES.get(reasons[-1]) if reasons else None
 
     def wake(self, job: str) -> None:
         """Send SIGCONT, which does nothing to a process that does not expect it."""

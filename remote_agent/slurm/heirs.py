@@ -11,21 +11,25 @@ import json
 import os
 import shutil
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, SpoolLog
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
-from remote_agent.slurm.incarnations import FOLDER, split_claim
+from remote_agent.slurm.incarnations import FOLDER, SETTLE, Fate, Incarnation, holders, is_fenced, split_claim
+from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import Folders
 
-__all__ = ["OWED", "Owed", "inherit", "owe", "read_owed"]
+__all__ = ["MAX_HEIRS", "OWED", "Owed", "bury_own", "inherit", "owe", "read_owed", "wait_for_logs"]
 
 OWED = "owed"
+#: How many allocations may die while they fire the end hooks of the same attempt.
+MAX_HEIRS = 3
+_LOOK_EVERY = 0.5
 #: What a log says of an attempt's process, and of what it has of its node, means nothing elsewhere.
 _OF_THE_NODE = ("forked", "over", "unstarted", "unclaimed", "gone")
 
@@ -71,6 +75,50 @@ def inherit(files: SharedFiles, pool: Pool, paths: SpoolPaths, most: int) -> Lis
             _copy(files, paths, attempt, owed)
             inherited.append(attempt)
     return inherited
+
+
+def bury_own(
+    files: SharedFiles, pool: Pool, incarnation: str, host: str, requeue: Mapping[str, int], ended: Tuple[str, str]
+) -> None:
+    """Say what earlier starts of the same Slurm job owe, because nobody else may be there to say it. They are dead: this is a later one.
+
+    `ended`: kind of the error, and why. It waits until their logs can hold nothing more. What they took and did not start goes on.
+
+    Raises:
+        OSError: the disk.
+    """
+    dead = [
+        Incarnation(name, LogReader(files.path(FOLDER, name, "log")))
+        for name in files.names(FOLDER)
+        if is_fenced(name, [incarnation])
+    ]
+    if not dead:
+        return
+    wait_for_logs(dead, pool)
+    for one in dead:
+        for attempt, (rank, taker) in holders(pool.takers()).items():
+            fate = one.fate_of(attempt) if taker == one.name else None
+            if fate is Fate.UNBEGUN and not rank:
+                make_next(pool, attempt, host, "", requeue)
+            elif fate is not None and rank < MAX_HEIRS:
+                owe(files, "{}.{}".format(attempt, rank + 1), Owed(one.name, *ended))
+
+
+def wait_for_logs(dead: List[Incarnation], pool: Pool) -> None:
+    """Wait until the logs of dead incarnations hold all that they ever will, as far as attempts that they have are concerned."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        for one in dead:
+            one.advance()
+        open_ = [
+            one
+            for attempt, (_, taker) in holders(pool.takers()).items()
+            for one in dead
+            if one.name == taker and one.left is None and one.fate_of(attempt) is not None
+        ]
+        if not open_ or time.monotonic() >= deadline:
+            return
+        time.sleep(_LOOK_EVERY)
 
 
 def _copy(files: SharedFiles, paths: SpoolPaths, name: str, owed: Owed) -> None:

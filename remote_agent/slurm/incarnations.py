@@ -5,7 +5,7 @@ log says that it has left, if Slurm says so, or if a later start of the same job
 log may hold more than can be seen here yet, so what it owes is decided `SETTLE` seconds later.
 
     incarnations/<slurm job>.<restart>/log      as in the spool of a host, and in it:
-        began     {"node", "at"}                it may take attempts from now on
+        began     {"node", "at", "request"}     it may take attempts from now on; the name of the request that it comes from
         gone      {"a"}                         the process of an attempt is gone, and its output complete
         note      {"text"}                      for the user
         left      {"why"}                       nothing follows
@@ -79,6 +79,7 @@ class Incarnation:
         attempts: what the log says of each attempt.
         gone: attempts whose output is complete.
         node: where it runs; empty before it has begun.
+        request: the name of the request that it comes from; empty if that is not known.
         left: why it has left, in its own words; None if it has not.
     """
 
@@ -90,7 +91,7 @@ class Incarnation:
         #: Attempts for which a claim has been in the log. From then on they may have started.
         self._claimed: Set[str] = set()
         self.gone: Set[str] = set()
-        self.node = ""
+        self.node = self.request = ""
         self.has_begun = False
         self.left: Optional[str] = None
         #: Why others say that it is dead, and since when we know that.
@@ -106,6 +107,7 @@ class Incarnation:
             found.append((name, header))
             if name == "began":
                 self.has_begun, self.node = True, str(header.get("node", ""))
+                self.request = str(header.get("request", ""))
             elif name == "left":
                 self.left = str(header.get("why", ""))
             elif name == "gone":
@@ -124,6 +126,11 @@ class Incarnation:
             # Its next claim is on the disk before it starts. That of one that was `unstarted` is there already.
             self._claimed.discard(attempt.id)
         apply_record(attempt, name, header, reference)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it takes nothing more, as far as anybody says."""
+        return self.left is not None or self.buried_at is not None
 
     def fate_of(self, attempt_id: str) -> Optional[Fate]:
         """What became of an attempt that it took, if nothing follows in its log; None if it has a result."""

@@ -45,6 +45,8 @@ class Pool:
         self._takers: Dict[str, str] = {}
         #: Attempts of which it is not known whether this process has taken them.
         self._doubtful: Dict[str, None] = {}
+        #: attempt -> the class into which it was put.
+        self._classes: Dict[str, str] = {}
         for folder in (_JOBS, _CLAIMS, _STOP):
             files.make_folder(folder)
 
@@ -58,6 +60,7 @@ class Pool:
         """
         self._files.make_folder(_JOBS, klass)
         self._files.offer(wire.encode(header, payload), _JOBS, klass, attempt)
+        self._classes[attempt] = klass
 
     def job(self, klass: str, attempt: str) -> Optional[wire.Frame]:
         """The message of a job; None if it cannot be seen here yet."""
@@ -68,6 +71,22 @@ class Pool:
         """The classes of resources that jobs were put into."""
         return sorted(self._files.names(_JOBS))
 
+    def class_of(self, attempt: str) -> Optional[str]:
+        """The class into which an attempt was put; None if it is not in, or cannot be seen here yet."""
+        if attempt not in self._classes:
+            for klass in self.classes():
+                self._classes.update(dict.fromkeys(self._files.names(_JOBS, klass), klass))
+        return self._classes.get(attempt)
+
+    def job_of(self, attempt: str) -> Optional[wire.Frame]:
+        """The message of a job of any class; None if it cannot be seen here yet."""
+        klass = self.class_of(attempt)
+        return None if klass is None else self.job(klass, attempt)
+
+    def all_attempts(self) -> List[str]:
+        """The attempts of all classes, in their order."""
+        return sorted((one for klass in self.classes() for one in self._files.names(_JOBS, klass)), key=order_of)
+
     def attempts(self, klass: str) -> List[str]:
         """All attempts of a class, in their order."""
         return sorted(self._files.names(_JOBS, klass), key=order_of)
@@ -77,9 +96,11 @@ class Pool:
         taken = self._known_takers()
         return [attempt for attempt in self.attempts(klass) if attempt not in taken]
 
-    def forget(self, klass: str, attempt: str) -> None:
+    def forget(self, attempt: str) -> None:
         """Remove the files of an attempt whose result is stored. Its claim stays, so that it never starts again."""
-        self._files.remove(_JOBS, klass, attempt)
+        klass = self.class_of(attempt)
+        if klass is not None:
+            self._files.remove(_JOBS, klass, attempt)
         self._files.remove(_STOP, attempt)
 
     # -- claims --------------------------------------------------------------------------------------------------

@@ -378,8 +378,8 @@ def test_a_hostile_host_gains_nothing(
     import hostile_app
 
     from launcher.cli import main
-    from launcher.display.factory import make_display
     from launcher.display.tally import Tally
+    from launcher.terminal.factory import make_display
 
     made = trial(name)
     watch = hostile_app.Watch(str(made.folder / "hooks"))

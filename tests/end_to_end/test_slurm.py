@@ -13,6 +13,7 @@ import launcher
 from launcher import events
 from launcher.inventory import HostSpec
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
+from tests.gpus import TOOL, FalseGpus
 from tests.hosts.slurm import SlurmCluster, running_cluster
 from tests.remote_agent.agents import wait_until
 
@@ -118,7 +119,7 @@ def balanced(cluster: SlurmCluster) -> None:
 
 def test_a_node_that_dies_under_a_job(cluster: SlurmCluster, tmp_path: Path):
     """Its jobs are `node_failed` when Slurm says so, and other allocations fire their end hooks. The others complete."""
-    run = FaultyRun(tmp_path).start(load_app().gated, 4, [login(cluster)])
+    run = FaultyRun(tmp_path).start(load_app().gated, 4, [login(cluster, requeue={})])
     wait_started(run, 4)
     cluster.do("kill-node", "n1")
     open_gate(cluster.login)
@@ -160,15 +161,6 @@ def test_allocations_that_end_before_they_begin_are_not_asked_for_for_ever(clust
     check_nothing_left(cluster)
 
 
-def test_more_jobs_than_slurm_takes_at_once(tmp_path: Path):
-    """The request is divided, and each job runs once."""
-    with running_cluster(tmp_path / "login", ARRAY=6) as cluster:
-        run = FaultyRun(tmp_path).start(load_app().quick, 20, [login(cluster)])
-        run.finish(_LONG)
-        run.check_nothing_lost(cluster.login, 20)
-        check_nothing_left(cluster)
-
-
 def test_a_sweep_goes_on_without_a_controller(cluster: SlurmCluster, tmp_path: Path):
     """While nobody is connected, nothing of ours runs on the login node, and jobs run on. Another controller collects all of it."""
     app = load_app()
@@ -199,3 +191,80 @@ def test_output_is_shown_while_a_job_runs(cluster: SlurmCluster, tmp_path: Path)
     open_gate(cluster.login)
     assert run.finish(_LONG)[0].return_value == 0
     check_nothing_left(cluster)
+
+
+def test_allocations_for_many_jobs(cluster: SlurmCluster, tmp_path: Path):
+    """Four take all jobs, two at a time each, without a step of Slurm's per job. When no job is left they end by themselves."""
+    app = load_app()
+    host = login(cluster, slots=2, jobs="many", allocations=4, cpus=1, idle=2)
+    with launcher.Session.open(hosts=[host], folder=tmp_path / "out", callbacks=[app.Witness()]) as session:
+        jobs = [session.submit(app.quick, {"num": num}) for num in range(60)]
+        assert [job.result() for job in jobs] == [num * 10 for num in range(60)]
+        wait_until(lambda: set(allocations(cluster)) == {"COMPLETED"}, "all allocations end", _LONG)
+    assert Counter(lines(cluster.login, "ran")) == Counter(str(num) for num in range(60))
+    balanced(cluster)
+    assert 1 <= len(allocations(cluster)) <= 4
+    check_nothing_left(cluster)
+
+
+def test_jobs_get_what_they_need(tmp_path: Path):
+    """One array for each distinct need. Jobs that share an allocation have GPUs of their own. What no node has is refused by name."""
+    app = load_app()
+    with running_cluster(tmp_path / "login", NODES=1, CPUS=4, GPUS=2) as cluster:
+        gpus = cluster.login.home / "gpus"
+        gpus.write_text("".join(f"gpu {FalseGpus.new_name()} 16384 3\n" for _ in range(2)))
+        cluster.put_program("nvidia-smi", TOOL.replace("$FALSE_NVML", "/home/runner/gpus"))
+        with launcher.Session.open(hosts=[login(cluster, slots=2, idle=0)], folder=tmp_path / "out") as session:
+            ones = [session.submit(app.share, {"num": num}, resources={"gpus": 1, "cpus": 2}) for num in range(2)]
+            wait_until(lambda: len(lines(cluster.login, "ran")) == 2, "both run at once", _LONG)
+            large = session.submit(app.share, {"num": 2}, resources={"gpus": 2, "cpus": 3})
+            absent = session.submit(app.share, {"num": 3}, resources={"gpus": 3})
+            error = absent.exception(60)
+            open_gate(cluster.login)
+            (one, other), all_of_it = [job.result() for job in ones], large.result()
+        assert one["SLURM_JOB_ID"] == other["SLURM_JOB_ID"] != all_of_it["SLURM_JOB_ID"]
+        names = [line.split()[1] for line in gpus.read_text().splitlines()]
+        assert sorted([one["CUDA_VISIBLE_DEVICES"], other["CUDA_VISIBLE_DEVICES"]]) == sorted(names)
+        assert sorted(all_of_it["CUDA_VISIBLE_DEVICES"].split(",")) == sorted(names)
+        assert [found["OMP_NUM_THREADS"] for found in (one, other, all_of_it)] == ["2", "2", "3"]
+        assert "jobs that need 3 GPUs" in str(error)
+        assert "Requested node configuration is not available" in str(error)
+        # Slurm lists what it refused as one that failed.
+        assert sorted(allocations(cluster)) == ["COMPLETED", "COMPLETED", "FAILED"]
+        check_nothing_left(cluster)
+
+
+#: Before sbatch: refuses what would make more than three jobs of the user, as Slurm does where a QOS says so. Accounting would take ten seconds.
+_THREE_JOBS = """#!/bin/sh
+for word in "$@"; do case $before in --array) last=${word%%%*}; last=${last##*-} ;; esac; before=$word; done
+if [ $(($(squeue -h -r --me | wc -l) + last + 1)) -gt 3 ]; then
+    cat >/dev/null
+    echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
+    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)" >&2
+    exit 1
+fi
+echo "$((last + 1))" >>/home/runner/taken
+exec /usr/bin/sbatch "$@"
+"""
+
+
+def test_as_many_jobs_as_a_user_may_have(cluster: SlurmCluster, tmp_path: Path):
+    """Slurm refuses a request for more as a whole. Fewer are asked for, and more when some have ended."""
+    cluster.put_program("sbatch", _THREE_JOBS)
+    run = FaultyRun(tmp_path).start(load_app().quick, 7, [login(cluster)])
+    run.finish(_LONG)
+    run.check_nothing_lost(cluster.login, 7)
+    assert any("no room for more allocations now" in one.message for one in run.of(events.Note))
+    check_nothing_left(cluster)
+
+
+def test_more_jobs_than_an_array_has(tmp_path: Path):
+    """As many arrays as it takes, and no more. An index is never over the limit."""
+    with running_cluster(tmp_path / "login", ARRAY=26) as cluster:
+        host = login(cluster)
+        run = FaultyRun(tmp_path).start(load_app().quick, 62, [host])
+        run.finish(_LONG)
+        run.check_nothing_lost(cluster.login, 62)
+        assert len(set(cluster.ask("squeue -h -r -t all -o %F").split())) == 3
+        assert len(allocations(cluster)) == 62
+        check_nothing_left(cluster)

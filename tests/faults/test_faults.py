@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ from tests.faults.injection import (
     small_disk,
     through,
 )
+from tests.gpus import FalseGpus
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 
 pytestmark = [pytest.mark.openssh, pytest.mark.faults]
@@ -295,6 +297,29 @@ def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     assert all(ran[num] == 1 for num, kind in kinds.items() if kind is None)
     hooks = Counter(lines(host, "hooks"))
     assert all(hooks[f"start {num}"] == hooks[f"end {num}"] == 1 for num in ran), hooks
+
+
+@fault(
+    "host power cut, and back, while jobs have GPUs",
+    "no GPU stays taken: the jobs that follow get each of them, and each is one job's",
+)
+def test_power_cut_with_gpus(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease is of the kernel that went down; nothing on the disk holds a GPU."""
+    driver = FalseGpus.make(tmp_path / "driver", monkeypatch, 2)
+    there = "/home/runner/driver"
+    setting = f"SetEnv PATH={there}:/usr/bin:/bin LD_LIBRARY_PATH={there} FALSE_NVML={there}/gpus"
+    with running_openssh_host(tmp_path / "host", settings=[setting]) as host:
+        shutil.copytree(driver.folder, host.home / "driver")
+        run = FaultyRun(tmp_path).start(app.on_gpu, 8, [host.spec()])
+        run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+        host.power_cut()
+        run.wait_for("the link to be unknown", lambda: is_unknown(run))
+        host.start()
+        run.wait_for("two others to run", lambda: len(lines(host, "ran")) == 4)
+        gpus = lines(host, "gpus")
+        assert sorted(gpus[:2]) == sorted(gpus[2:]) == sorted(driver.names)
+        open_gate(host)
+        assert {one.error.kind if one.error else None for one in run.finish()} == {"lost", None}
 
 
 @fault(

@@ -18,6 +18,7 @@ import pytest
 from launcher import events, host_limits
 from launcher.agents import connection, facts
 from launcher.agents.gpus import read_gpus
+from launcher.agents.host_use import read_use
 from launcher.agents.query import AgentQuery
 from launcher.bootstrap.bundle import Bundle
 from launcher.bootstrap.start import start_agent
@@ -651,6 +652,14 @@ def test_a_host_with_too_many_gpus() -> None:
     ]
     assert {len(name) for name in names} == {CAPS["name"].limit}
     assert {len(found.error), len(found.why)} == {CAPS["reason"].limit}
+
+
+@holds("runs", "jobs_shown")
+def test_a_host_with_too_many_runs() -> None:
+    """They are cut, as are their jobs."""
+    run = {"run": "r", "host": "h", "jobs": [["0.1", 1.0]] * 1000}
+    found = read_use({"at": 1.0, "runs": [run] * 1000})
+    assert (len(found.runs), len(found.runs[0].jobs)) == (CAPS["runs"].limit, CAPS["jobs_shown"].limit)
 
 
 class Silent:

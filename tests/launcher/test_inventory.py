@@ -365,9 +365,6 @@ class TestSlurm:
         [
             ({"slurm": "gpu"}, "not a mapping"),
             ({"slurm": {"partitoin": "gpu"}}, "did you mean 'partition'"),
-            ({"slurm": {"options": "--exclusive"}}, "not a list of options of sbatch"),
-            ({"slurm": {"allocations": 0}}, "not a number from 1"),
-            ({"slurm": {"cpus": True}}, "neither text nor a number"),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, fields: dict[str, object], says: str) -> None:
@@ -386,7 +383,6 @@ class TestSlurm:
             ({"environment": "uv.lock"}, {}, "environment"),
             ({}, {"environment": "uv.lock"}, "environment"),
             ({}, {"lease": 60.0}, "lease"),
-            ({}, {"resources": {"cpus": 2}}, "resources"),
         ],
     )
     def test_what_does_not_work_there_is_refused(
@@ -395,3 +391,8 @@ class TestSlurm:
         """By name, before anything is sent."""
         with pytest.raises(InventoryError, match=says):
             host_specs([{"name": "login", "slurm": {}, **host}], LaunchConf(**options))  # type: ignore[arg-type]
+
+    def test_slurm_knows_what_a_job_can_have(self) -> None:
+        """So nothing that a job needs is refused here."""
+        (spec,) = host_specs([{"name": "login", "slurm": {"cpus": 1}}], LaunchConf(resources={"cpus": 20}))
+        assert spec.slurm == {"cpus": 1}

@@ -21,6 +21,7 @@ from unittest import mock
 from remote_agent.agent import agent, reaper
 from remote_agent.agent import running as jobs
 from remote_agent.agent.zygotes import spare
+from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.system.host import Folders, folders
 from remote_agent.system.processes import mark_begun
@@ -117,9 +118,15 @@ class FakeJob:
         with contextlib.suppress(OSError):
             self.sock.sendall(wire.encode(header, payload))
 
-    def finish(self, result: bytes) -> None:
-        """Send its result."""
-        envelope = {"status": "COMPLETED", "error": None, "hooks": [], "abort": None}
+    def finish(self, result: bytes = b"", error: JobError | None = None) -> None:
+        """Send its result, or how it failed."""
+        status = "COMPLETED" if error is None else "FAILED"
+        envelope = {
+            "status": status,
+            "error": None if error is None else error.to_json(),
+            "hooks": [],
+            "abort": None,
+        }
         self.say({"t": "outcome", "envelope": envelope, "parts": {"value": {"offset": 0, "size": len(result)}}}, result)
         self.say({"t": "done", "envelope": envelope, "parts": {"same": True}})
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "show": Command("launcher.cli.commands.show:show", "Show a run, or one job with all its attempts."),
     "report": Command("launcher.cli.commands.report:report", "Write the report of a run: a page for a browser."),
     "table": Command("launcher.cli.commands.table:table", "Write what jobs were and returned, for other programs."),
+    "trace": Command("launcher.cli.commands.trace:trace", "Send the trace of a run to OpenTelemetry."),
     "logs": Command("launcher.cli.commands.logs:logs", "Show what a job printed."),
     "attach": Command("launcher.cli.commands.attach:attach", "Resume a run: show its progress and finish it."),
     "resume": Command("launcher.cli.commands.attach:attach", "The same as attach."),
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Command] = {
         "launcher.cli.commands.environments:environments", "List the environments of packages on hosts."
     ),
     "gpus": Command("launcher.cli.commands.gpus:gpus", "Show who has which GPU of a host, for which run and job."),
+    "top": Command("launcher.cli.commands.top:top", "Show what runs now, on hosts and here."),
     "connect": Command(
         "launcher.cli.commands.connect:connect", "Log in to hosts once, and keep the connections for your runs."
     ),

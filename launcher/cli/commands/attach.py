@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 from launcher.cli import arguments
@@ -55,7 +54,10 @@ def attach(
     with open_output(is_json) as out:
         ownership.check_ours(entry.folder)
         if run_status.driver(entry.folder):
-            _watch(entry, out, live=live, verbose=verbose, quiet=quiet)
+            has_ended = _watch(entry, out, live=live, verbose=verbose, quiet=quiet)
+            if not has_ended:
+                out.report({"version": arguments.VERSION, "run": entry.run, "detached": True})
+                return
         code = resume_run(entry, out, env=arguments.values(env), live=live, detach=detach, verbose=verbose, quiet=quiet)
     raise Exit(code)
 
@@ -96,13 +98,14 @@ def resume_run(
     )
 
 
-def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> None:
-    """Show a run that another process drives, until that process has left it."""
-    from launcher.display.factory import make_display
+def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> bool:
+    """Show a run that another process drives, until that process has left it. Returns whether it has, or the user has left first."""
     from launcher.display.tally import Tally
     from launcher.runs import record as run_record
     from launcher.runs import status as run_status
     from launcher.runs.journal import JournalReader
+    from launcher.terminal.controls import WatchControls
+    from launcher.terminal.factory import make_display
 
     tally = Tally()
     with JournalReader(entry.journal) as reader:
@@ -126,7 +129,9 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
                 "that process gets the output of a job only when the job has ended; 'launcher logs -f RUN#NUM' gets it from the host\n"
             )
         total = reader.planned_jobs()
+        controls = WatchControls(entry.folder)
         with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=shown) as display:
+            display.use(controls)
             while True:
                 is_driven = bool(run_status.driver(entry.folder))
                 for seq, event in reader.events(after):
@@ -136,5 +141,8 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
                 for one in [] if prints is None else prints.new():
                     display(one)
                 if not is_driven:
-                    return
-                threading.Event().wait(_CHECK_EVERY)
+                    return True
+                if controls.is_left.wait(_CHECK_EVERY):
+                    break
+        out.people.write(f"run {entry.run} goes on; 'launcher attach {entry.run}' shows it again\n")
+    return False

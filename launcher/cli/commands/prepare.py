@@ -45,10 +45,10 @@ def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Qu
     environment, and 3 if one has not.
     """
     from launcher.cli.runner import output
-    from launcher.display.factory import make_display
     from launcher.display.tally import Tally
     from launcher.inventory import host_specs
     from launcher.preparation import build_environments, locks_for
+    from launcher.terminal.factory import make_display
     from launcher.transports.early_connections import EarlyConnections
 
     options = opt.conf({"hosts": hosts, **given})

@@ -69,9 +69,9 @@ def reproduce(
         raise UsageError("--pdb runs the job on this machine; leave --host and --hosts out")
     options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=arguments.values(env))
     with output(is_json) as out, EarlyConnections.begin(None, options) as early:
-        from launcher.display.factory import make_display
         from launcher.display.tally import Tally
         from launcher.reproduce.reproduce import reproduce as run_again
+        from launcher.terminal.factory import make_display
 
         done = run_again(
             target,

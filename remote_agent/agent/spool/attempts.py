@@ -20,6 +20,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import ResultParts
 from remote_agent.shared.disk import digest_of, sync_file
+from remote_agent.shared.failure import decided_error
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.processes import is_alive
 
@@ -78,6 +79,9 @@ class Attempts:
         self._reader: Optional[BackgroundThread] = None
         self._reads_under_way = 0
         self._is_stopping = False
+        #: Whether it is not known yet why an attempt has ended so, and `explain` will tell.
+        self.is_unexplained: Callable[[Attempt, Envelope], bool] = lambda attempt, envelope: False
+        self._unexplained: List[Tuple[Attempt, bytes]] = []
 
     # -- by name -------------------------------------------------------------------------------------------------
 
@@ -173,6 +177,11 @@ class Attempts:
 
         `same_as`: the record of its outcome, if the result has the same payload.
         """
+        if self.is_unexplained(attempt, envelope):
+            # For everybody here the attempt has its end. What the log says of it waits.
+            attempt.final = Recorded(envelope, parts, same_as)
+            self._unexplained.append((attempt, payload))
+            return
         header = {"envelope": envelope.to_json(), "parts": parts.to_json(), "same": same_as is not None}
         reference = self.record(attempt, "final", header, payload)
         attempt.final = Recorded(envelope, parts, same_as or reference)
@@ -184,6 +193,33 @@ class Attempts:
             self._files_under_way += 1
             self._files.submit(functools.partial(sync_file, parts.file), functools.partial(self._file_synced, attempt))
             self._on_long_result(attempt)
+
+    def awaits_reason(self, attempt: Attempt) -> bool:
+        """Whether its end is not in the log yet, because it is not known why it came."""
+        return any(one is attempt for one, _ in self._unexplained)
+
+    @property
+    def has_unexplained(self) -> bool:
+        """Whether there is such an attempt."""
+        return bool(self._unexplained)
+
+    def explain(self, kind: str = "", why: str = "") -> List[Attempt]:
+        """Say why attempts have ended whose end waits for that; without a kind, nobody knows more than they said. Returns these attempts."""
+        waiting, self._unexplained = self._unexplained, []
+        explained = self.is_unexplained
+        self.is_unexplained = lambda attempt, envelope: False
+        for attempt, payload in waiting:
+            if attempt.final is None:
+                continue
+            envelope, parts, same_as = attempt.final
+            if kind and envelope.error is not None:
+                error = decided_error(envelope.error, kind, None)
+                if error.kind != envelope.error.kind and error.message == kind:
+                    error.message = why
+                envelope = envelope._replace(error=error)
+            self.record_final(attempt, envelope, parts, payload, same_as)
+        self.is_unexplained = explained
+        return [attempt for attempt, _ in waiting]
 
     @property
     def has_unsynced(self) -> bool:
@@ -481,6 +517,8 @@ def unknown_spec(attempt_id: str) -> JobSpec:
         max_output_bytes=None,
         children_timeout=2.0,
         needs=None,
+        earlier=[],
+        trace="",
     )
 
 

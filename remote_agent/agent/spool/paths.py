@@ -4,9 +4,10 @@ Rule: every path of an attempt is made here and nowhere else.
 """
 
 import os
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 from remote_agent.agent.spool.attempt import Attempt
+from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.system.host import Folders
 
 __all__ = ["SpoolPaths", "outputs_root"]
@@ -54,14 +55,23 @@ class SpoolPaths:
 
     def output_dir(self, attempt: Attempt) -> str:
         """An attempt's output directory, absolute."""
-        path = attempt.spec.output_dir
-        if os.path.isabs(path):
-            return path
-        return os.path.normpath(os.path.join(outputs_root(self.spool, attempt.spec.attempt), path))
+        return self.own_output(attempt) or attempt.spec.output_dir
+
+    def with_folder(self, earlier: Dict[str, Any], spec: JobSpec) -> Dict[str, Any]:
+        """Add to what is told of an earlier attempt at a job where its output folder is, if that is on this host."""
+        folder = earlier.get("folder") or os.path.normpath(
+            os.path.join(outputs_root(self.spool, earlier["attempt"]), spec.output_dir)
+        )
+        return dict(earlier, folder=folder if os.path.isdir(folder) else "")
 
     def own_output(self, attempt: Attempt) -> Optional[str]:
         """The output directory if the agent sends and removes it; None if it is the user's own folder."""
-        return None if os.path.isabs(attempt.spec.output_dir) else self.output_dir(attempt)
+        return self.output_of(attempt.spec, attempt.spec.attempt)
+
+    def output_of(self, spec: JobSpec, number: int) -> Optional[str]:
+        """The same for the attempt of this number at a job."""
+        path = spec.output_dir
+        return None if os.path.isabs(path) else os.path.normpath(os.path.join(outputs_root(self.spool, number), path))
 
 
 def outputs_root(spool: str, attempt: int) -> str:

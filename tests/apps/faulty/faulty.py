@@ -38,6 +38,18 @@ def gated(cfg):
     return cfg.num * 10
 
 
+def resumes(cfg):
+    """Saves a checkpoint in its output folder, and waits for the gate. A later attempt goes on from what an earlier one has saved."""
+    job = launcher.current_job()
+    step = 0
+    for one in job.earlier:
+        saved = Path(one.folder, "checkpoint") if one.folder else None
+        step = int(saved.read_text(encoding="utf-8")) if saved is not None and saved.exists() else step
+    Path(job.output_dir, "checkpoint").write_text(str(step + 1), encoding="utf-8")
+    gated(cfg)
+    return {"attempt": job.attempt, "step": step, "after": [one.kind for one in job.earlier]}
+
+
 def talks(cfg):
     """Says something, and waits for the gate."""
     print("said before the gate", flush=True)
@@ -48,6 +60,18 @@ def whose(cfg):
     """Waits for the gate, and says whose job it is."""
     gated(cfg)
     return f"{cfg.whose}'s {cfg.num}"
+
+
+def on_gpu(cfg):
+    """Says which GPU it has, and waits for the gate."""
+    _note("gpus", os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+    return gated(cfg)
+
+
+def share(cfg):
+    """Waits for the gate, and says what it has of its node."""
+    gated(cfg)
+    return {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURM_JOB_ID")}
 
 
 def hungry(cfg):

@@ -311,6 +311,20 @@ class TestOtherPrograms:
         clock.now += 0.2
         assert _look_and_take(pool) == driver.names
 
+    @pytest.mark.parametrize("is_another_in_use", [False, True])
+    def test_what_another_run_gives_back_is_taken_at_once(self, driver, new_pool, clock, is_another_in_use):
+        """However long it had it: the kernel tells that at once, and only programs that do not lease need a look now and then."""
+        held, other = driver.names[:2]
+        driver.write(driver.lines[0], driver.lines[1], *(["proc 1 1200"] if is_another_in_use else []))
+        theirs, pool = new_pool("theirs"), new_pool(wish="free")
+        assert theirs.take(1 if is_another_in_use else 2)
+        for _ in range(20):
+            clock.now += 10.0
+            assert _look_and_take(pool) is None
+        theirs.release([held, other])
+        clock.now += 5.0
+        assert _look_and_take(pool) == [held]
+
     def test_what_was_seen_counts_for_a_moment(self, driver, new_pool, clock):
         """A job that starts later looks again."""
         driver.write(*driver.lines[:2])

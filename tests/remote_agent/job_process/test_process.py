@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -94,3 +96,58 @@ def test_a_job_that_cannot_be_kept_to_its_cpus_runs_on_those_there_are(monkeypat
     process.keep_to([5])
     assert "cannot keep the job to CPUs [5]" in capfd.readouterr().err
     process.keep_to([])
+
+
+#: Calls a task once for each line that runs between its end and the end of `reclaim`, and raises there, as a signal handler may.
+_RAISES_ANYWHERE = """
+import sys
+from remote_agent.job_process.process import SignalGate
+
+def outcome_of(fails, place):
+    state = {"left": place, "is_after": False, "was_raised": False}
+    gate = SignalGate()
+    whole = gate.reclaim
+
+    def reclaim():
+        whole()
+        sys.settrace(None)
+
+    gate.reclaim = reclaim
+
+    def task():
+        state["is_after"] = True
+        if fails:
+            raise ValueError("of the task")
+        return "value"
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_name not in ("call_task", "_reclaim_surely", "reclaim"):
+            return None
+        if event == "line" and state["is_after"]:
+            if not state["left"]:
+                state["was_raised"] = True
+                raise RuntimeError("of a handler")
+            state["left"] -= 1
+        return trace
+
+    sys.settrace(trace)
+    try:
+        return gate.call_task(task, (), {}), state["was_raised"]
+    finally:
+        sys.settrace(None)
+
+for fails in (False, True):
+    place, was_raised = 0, True
+    while was_raised:
+        (value, raised), was_raised = outcome_of(fails, place)
+        assert (value, repr(raised)) == ((None, repr(ValueError("of the task"))) if fails else ("value", "None")), place
+        place += 1
+    print(place)
+"""
+
+
+def test_a_handler_that_raises_anywhere_after_the_task_changes_nothing() -> None:
+    """Whichever line it interrupts, of what runs until no handler can raise any more."""
+    done = subprocess.run([sys.executable, "-c", _RAISES_ANYWHERE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(int(places) > 5 for places in done.stdout.split())

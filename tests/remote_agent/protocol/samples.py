@@ -18,7 +18,9 @@ HOOK = {"hook": "on_job_start", "callback": "c", "ok": True, "error": None, "on_
 ERROR = JobError("killed", "SIGKILL", "killed by SIGKILL", "Traceback ...", signal=9, causes=[{"type": "E"}])
 
 
-JOB = JobSpec(3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0, Resources(1, 4, 1 << 30))
+JOB = JobSpec(
+    3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0, Resources(1, 4, 1 << 30), [], "ab" * 16
+)
 
 
 USED = ResourcesUsed(1.5, 2.25, 1 << 30, 0.5, 1 << 31, 100, 200)

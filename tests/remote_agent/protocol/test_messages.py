@@ -20,7 +20,7 @@ SOURCES = Path(remote_agent.__file__).parent.parent
 #: What is answered where no run's session is.
 ELSEWHERE = {
     "looked", "surveyed", "environments_listed", "compare_environment", "environment_compared", "removed", "hello", "look", "survey", "list_environments", "remove",
-    "list_gpus", "gpus_listed",
+    "list_gpus", "gpus_listed", "list_use", "use_listed",
 }  # fmt: skip
 #: Said because an agent, or a controller, of an earlier version with this version of the wire needs them; people read them.
 UNREAD = {

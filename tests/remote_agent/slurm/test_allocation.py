@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.job import JobError
 from remote_agent.slurm import allocation
-from remote_agent.slurm.allocation import CLASS, PREPARED, Allocation, read_prepared, write_prepared
+from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prepared, write_prepared
 from remote_agent.slurm.batch import Batch, BatchError
+from remote_agent.slurm.classes import DEFAULT
 from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
@@ -24,6 +26,7 @@ from tests.remote_agent.agents import wait_until
 from tests.remote_agent.stepped_agent import SteppedAgent
 from tests.specs import job_spec, zygote_spec
 
+LIMITS = {"preempted": 3}
 PREPARED_APP = Prepared("z", zygote_spec(), None, "", "/")
 
 
@@ -32,8 +35,8 @@ class FakeBatch(Batch):
 
     said: tuple[str, str] | None = ("time_limit", "the time is up")
 
-    def why(self, job: str) -> tuple[str, str]:
-        assert job == "22"
+    def why(self, job: str, restart: int) -> tuple[str, str]:
+        assert (job, restart) == ("22", 0)
         if self.said is None:
             raise BatchError("scontrol: exit status 1")
         return self.said
@@ -53,7 +56,14 @@ class SteppedAllocation(SteppedAgent):
         self.pool = Pool(self.files, "submitter")
         self.incarnations = Incarnations(self.files)
         self.allocation = Allocation(
-            "r1", "h", where, "/bundle", 0o022, "22.0", slots=1, most=self.most, expects=self.expects, batch=self.batch
+            "r1",
+            "h",
+            where,
+            "/bundle",
+            0o022,
+            "22.0",
+            Order(most=self.most, expects=self.expects, requeue=LIMITS),
+            self.batch,
         )
         return self.allocation
 
@@ -62,7 +72,7 @@ class SteppedAllocation(SteppedAgent):
         for num in nums:
             spec = job_spec(num=num, attempt=1)
             header = {"t": "job", "spec": spec.to_json(), "payload_blob": None}
-            self.pool.put(CLASS, spec.attempt_id, header, b"payload")  # type: ignore[arg-type]
+            self.pool.put(DEFAULT, spec.attempt_id, header, b"payload")  # type: ignore[arg-type]
 
     def seen(self) -> Incarnation:
         """What its log says."""
@@ -234,3 +244,53 @@ def test_what_an_application_needs_is_private(tmp_path: Path):
     (name,) = os.listdir(tmp_path / PREPARED)
     assert (tmp_path / PREPARED / name).stat().st_mode & 0o777 == 0o600
     assert read_prepared(files) == [prepared]
+
+
+@pytest.mark.parametrize(("kind", "follows"), [("preempted", True), ("time_limit", False)])
+def test_a_job_that_is_preempted_goes_on(make, kind: str, follows: bool):
+    """Its next attempt is in the pool when the allocation has left. What it took and had not started goes on for any such reason."""
+    host = make()
+    host.batch.said = (kind, "for a reason")
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    host.allocation.on_signal(signal.SIGTERM, None)
+
+    def cancelled() -> str | None:
+        host.settle()
+        return host.seen().attempts["3.1"].cancel
+
+    assert wait_until(cancelled, "the job is ended") == kind
+    ((zygote, job),) = host.jobs()
+    job.finish(error=JobError("killed", signal=signal.SIGTERM))
+    zygote.ended(job, 0)
+    host.settle()
+    assert host.seen().attempts["3.1"].final.envelope.error.kind == kind
+    assert host.pool.all_attempts() == (["3.1", "3.2"] if follows else ["3.1"])
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_death_by_sigterm_is_named_when_it_is_known_why(make, monkeypatch, is_told: bool):
+    """Slurm's signal may reach the job before it reaches the agent. If none comes, the job's own word counts a moment later."""
+    monkeypatch.setattr(allocation, "_EXPLAIN", 3600.0 if is_told else 0.0)
+    host = make()
+    host.batch.said = ("preempted", "another job has preempted its allocation")
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    ((zygote, job),) = host.jobs()
+    job.finish(error=JobError("killed", signal=signal.SIGTERM, message="terminated by SIGTERM"))
+    zygote.ended(job, 0)
+    host.settle()
+    if is_told:
+        assert host.seen().attempts["3.1"].final is None
+        host.allocation.on_signal(signal.SIGTERM, None)
+
+    def final():
+        host.settle()
+        return host.seen().attempts["3.1"].final
+
+    error = wait_until(final, "its end is told").envelope.error
+    assert (error.kind, error.message) == (host.batch.said if is_told else ("killed", "terminated by SIGTERM"))
+    host.settle()
+    assert host.pool.all_attempts() == (["3.1", "3.2"] if is_told else ["3.1"])

@@ -121,6 +121,8 @@ def test_an_allocation_is_warned_before_its_time_is_up(program: Program, limit: 
         ("JobState=RUNNING PreemptTime=2026-01-01T00:00:00 EndTime={near}", "preempted"),
         ("JobState=COMPLETING EndTime={near}", "cancelled"),
         ("JobState=TIMEOUT EndTime={near}", "time_limit"),
+        ("JobState=COMPLETING Restarts=1 EndTime=Unknown", "preempted"),
+        ("JobState=COMPLETING Restarts=0 EndTime=Unknown", "cancelled"),
     ],
 )
 def test_why_an_allocation_was_told_to_end(program: Program, shown: str, kind: str):
@@ -131,7 +133,34 @@ def test_why_an_allocation_was_told_to_end(program: Program, shown: str, kind: s
         "scontrol",
         out="JobId=7 " + shown.format(**{name: one.isoformat("T", "seconds") for name, one in times.items()}),
     )
-    assert Slurm().why("7")[0] == kind
+    assert Slurm().why("7", 0)[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("notice", "kind"),
+    [
+        ("CANCELLED AT 2026-11-30T15:13:16 DUE TO PREEMPTION", "preempted"),
+        ("CANCELLED AT 2026-11-30T15:13:16 DUE TO TIME LIMIT", "time_limit"),
+        ("CANCELLED AT 2026-11-30T15:13:16 DUE TO NODE FAILURE", "node_failed"),
+        ("CANCELLED AT 2026-11-30T15:13:16 DUE TO JOB REQUEUE", "node_failed"),
+        ("CANCELLED AT 2026-11-30T15:13:16", "cancelled"),
+        ("CANCELLED AT 2026-11-30T15:13:16 DUE TO SOMETHING NEW", "cancelled"),
+    ],
+)
+def test_the_notice_in_the_output_says_why(program: Program, tmp_path: Path, notice: str, kind: str):
+    """It is there when the signal comes. One of an earlier start, which appended to the same file, does not count for this one."""
+    program("scontrol", out="JobId=7 JobState=COMPLETING EndTime=Unknown")
+    line = "slurmstepd-n1: error: *** JOB 7 ON n1 {} ***\n"
+    with (tmp_path / "out").open("a+") as file:
+        file.write(line.format("CANCELLED AT 2026-11-30T15:00:00 DUE TO PREEMPTION"))
+        file.flush()
+        slurm = Slurm(file.fileno())
+        assert slurm.why("7", 0)[0] == "cancelled"
+        assert (slurm.why_before() or ("",))[0] == "preempted"
+        file.write(line.format(notice))
+        file.flush()
+        assert slurm.why("7", 0)[0] == kind
+    assert Slurm().why_before() is None
 
 
 def test_an_answer_that_is_cut_off_is_none(program: Program):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote_agent.slurm import allocation
-from remote_agent.slurm.allocation import Allocation, write_prepared
+from remote_agent.slurm.allocation import Allocation, Order, write_prepared
 from remote_agent.slurm.heirs import OWED, Owed, owe
 from remote_agent.slurm.incarnations import FOLDER, Fate, Incarnations
 from remote_agent.slurm.pool import Pool
@@ -35,9 +35,7 @@ class Heir(SteppedAllocation):
         self.files = SharedFiles(where.spool, "submitter")
         self.pool = Pool(self.files, "submitter")
         self.incarnations = Incarnations(self.files)
-        self.allocation = Allocation(
-            "r1", "h", where, "/bundle", 0o022, self.name, slots=1, most=1, expects=0, batch=self.batch, owed=1
-        )
+        self.allocation = Allocation("r1", "h", where, "/bundle", 0o022, self.name, Order(owed=1), self.batch)
         return self.allocation
 
     def next_jobs(self):
@@ -72,7 +70,7 @@ def dead(folder: Path) -> SteppedAllocation:
 
 
 def test_end_hooks_that_a_dead_allocation_owes_are_fired_by_another_one(tmp_path: Path):
-    """Its epilogue knows which hooks had begun. The result says what killed the job, and what the job printed is kept. It runs no job besides."""
+    """Its epilogue knows which hooks had begun. The result says what killed the job, and what the job printed is kept. Then it runs a job."""
     gone = dead(tmp_path / "work")
     try:
         owe(gone.files, "3.1.1", NODE_FAIL)
@@ -88,7 +86,8 @@ def test_end_hooks_that_a_dead_allocation_owes_are_fired_by_another_one(tmp_path
             host.settle()
             final = host.said("3.1").final
             assert (final.envelope.error.kind, final.envelope.error.message) == (NODE_FAIL.kind, NODE_FAIL.why)
-            assert host.incarnations.get("23.0").left == "it has done its part"
+            assert host.incarnations.get("23.0").left is None
+            assert host.forks == ["4.1"]
             assert Path(host.agent.paths.spool, "streams", "3.1.stdout").read_bytes().endswith(b"it said this\n")
             assert host.pool.takers()["3.1.1"] == "23.0"
         finally:

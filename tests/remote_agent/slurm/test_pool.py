@@ -66,7 +66,7 @@ def test_what_is_forgotten_never_starts_again(tmp_path: Path):
     put(submitter, 3)
     assert allocation.take("3.1")
     submitter.stop("3.1", Stop("cancelled", kill=False, why="why"))
-    submitter.forget("default", "3.1")
+    submitter.forget("3.1")
     assert submitter.attempts("default") == []
     assert submitter.stops() == {}
     put(submitter, 3)

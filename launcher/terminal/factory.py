@@ -1,20 +1,23 @@
-"""Which display a run gets: progress on a terminal, plain lines everywhere else."""
+"""Which display a run gets: the live one on a terminal, plain lines everywhere else."""
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from launcher import events
 from launcher.display.lines import LineDisplay
 from launcher.display.tally import Tally
+from launcher.util import terminal_mode
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.display.controls import Controls
     from launcher.live.output import LiveOutput
 
-__all__ = ["Display", "make_display"]
+__all__ = ["Display", "keyboard", "make_display"]
 
 
 class Display(Protocol):
@@ -31,6 +34,9 @@ class Display(Protocol):
 
     def wait_shown(self) -> None:
         """Wait until what a job printed is on the screen, before a hook of the controller prints something."""
+
+    def use(self, controls: Controls) -> None:
+        """Offer the user what can be done to the run. Only a terminal has keys for it."""
 
 
 def make_display(
@@ -49,14 +55,23 @@ def make_display(
     """
     if stream.isatty() and not quiet:
         from launcher.display.console import PatientConsole
-        from launcher.display.progress import ProgressDisplay
+        from launcher.terminal.live_display import LiveDisplay
 
         console = PatientConsole(file=stream)
         if console.is_terminal and not console.is_dumb_terminal:
-            return ProgressDisplay(tally, console, verbose=verbose, total=total, live=live)
+            return LiveDisplay(tally, console, verbose=verbose, total=total, live=live, keys=keyboard())
 
     def write(line: str) -> None:
         stream.write(line + "\n")
         stream.flush()
 
     return LineDisplay(tally, write, verbose=verbose, quiet=quiet, total=total, live=live)
+
+
+def keyboard() -> int | None:
+    """The descriptor of the terminal that the user types on; None if there is none, or if it is not ours."""
+    try:
+        fd = sys.stdin.fileno() if sys.stdin is not None else -1
+    except (OSError, ValueError):
+        return None
+    return fd if fd >= 0 and terminal_mode.is_ours(fd) else None

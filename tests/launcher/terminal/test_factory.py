@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from launcher.display.factory import make_display
 from launcher.display.lines import LineDisplay
-from launcher.display.progress import ProgressDisplay
 from launcher.display.tally import Tally
 from launcher.display.text import clean_lines
+from launcher.terminal.factory import make_display
+from launcher.terminal.live_display import LiveDisplay
 from tests.launcher.display.happened import (
     Terminal,
     ready,
@@ -40,7 +40,7 @@ def test_lines_without_an_end() -> None:
 def test_the_display_fits_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress on a terminal; lines in a pipe, on a dumb terminal, and when quiet."""
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert isinstance(make_display(Tally(), Terminal()), ProgressDisplay)
+    assert isinstance(make_display(Tally(), Terminal()), LiveDisplay)
     assert isinstance(make_display(Tally(), io.StringIO()), LineDisplay)
     assert isinstance(make_display(Tally(), Terminal(), quiet=True), LineDisplay)
     monkeypatch.setenv("TERM", "dumb")
