@@ -78,6 +78,11 @@ def _options(where: str, value: Any) -> None:
         raise InventoryError(f"{where}: {shown(value)} is not a list of options of sbatch")
 
 
+def _epilogue_job(where: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InventoryError(f"{where}: {shown(value)} is neither true nor false")
+
+
 def _requeue(where: str, value: Any) -> None:
     if not isinstance(value, dict):
         raise InventoryError(f"{where}: {shown(value)} is not a mapping, such as {{preempted: 3}}")
@@ -102,4 +107,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "allocations": _count,
     "options": _options,
     "requeue": _requeue,
+    "epilogue_job": _epilogue_job,
 }

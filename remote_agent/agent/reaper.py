@@ -54,7 +54,7 @@ SWEEP_AFTER = 10.0
 class Reaper(ZygoteListener):
     """Takes care of attempts whose process has ended, or whose zygote has.
 
-    The agent sets `on_over`, which is called with each attempt that has a result and no process any more.
+    The agent sets `explain_kill`, and `on_over`, which is called with each attempt that has a result and no process any more.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Reaper(ZygoteListener):
         self._ended_tokens: Set[str] = set()
         self._sweep_at = 0.0
         self.on_over: Callable[[Attempt], None] = lambda attempt: None
+        #: Says more of the error of a job that was killed, if it can.
+        self.explain_kill: Callable[[Attempt, JobError], None] = lambda attempt, error: None
 
     # -- what zygotes report -------------------------------------------------------------------------------------
 
@@ -324,6 +326,8 @@ class Reaper(ZygoteListener):
         )
         if has_rebooted:
             error.kind = "lost"
+        elif error.signal == signal.SIGKILL and attempt.cancel is None:
+            self.explain_kill(attempt, error)
         if attempt.cancel is not None:
             error.kind = attempt.cancel
             # Do not mention the kernel's log, because the SIGKILL was ours.

@@ -18,6 +18,7 @@ from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.resources import Resources
@@ -25,8 +26,9 @@ from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.slurm.batch import Batch
 from remote_agent.slurm.batch_slurm import Slurm
 from remote_agent.slurm.classes import DEFAULT
-from remote_agent.slurm.heirs import OWED, bury_own, inherit
+from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.memory_deaths import MemoryDeaths
 from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
@@ -51,6 +53,7 @@ _ANSWER = 3.0
 _EXPLAIN = 1.0
 #: An allocation for many jobs ends after this many seconds without any.
 IDLE = 60.0
+_ALL = 1 << 30
 
 
 class Order(NamedTuple):
@@ -65,6 +68,7 @@ class Order(NamedTuple):
         owed: the same for what dead allocations owe.
         idle: if it takes many jobs, it ends after so many seconds without any.
         request: the name of the request that it comes from.
+        of: requests, all of whose allocations have ended. It fires what they owe, and takes no job.
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
 
@@ -77,6 +81,7 @@ class Order(NamedTuple):
     idle: float = IDLE
     request: str = ""
     requeue: Mapping[str, int] = {}
+    of: Tuple[str, ...] = ()
 
 
 class Allocation(Agent):
@@ -99,10 +104,12 @@ class Allocation(Agent):
             files.make_folder(folder)
         own = files.make_folder(FOLDER, incarnation)
         self._pool = Pool(files, incarnation)
+        if order.of:
+            bury_all(files, self._pool, order.of, host, order.requeue, batch)
         bury_own(files, self._pool, incarnation, host, order.requeue, batch.why_before() or ("node_failed", AGAIN))
         _wait_for_owed(files, order.owed)
         paths = self.make_paths(run, host, Folders(shared.cache, own, own), bundle, umask)
-        inherit(files, self._pool, paths, order.slots)
+        inherit(files, self._pool, paths, _ALL if order.of else order.slots)
         #: Attempts that it has taken to start them.
         self._taken: List[str] = []
         super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
@@ -121,6 +128,8 @@ class Allocation(Agent):
         self._end_by: Optional[float] = None
         self._why_ended = "cancelled", "the allocation was ended from outside"
         self.reaper.on_over = self._over
+        self.reaper.explain_kill = self._explain_kill
+        self._memory = MemoryDeaths()
         self.attempts.is_unexplained = self._is_unexplained
         #: Until when the end of a job that a signal has ended waits for the reason.
         self._explain_by: Optional[float] = None
@@ -212,6 +221,7 @@ class Allocation(Agent):
         if self._order.part is not None:
             # Its class says it, and more: what `slurm:` has for what the job does not say.
             header = dict(header, spec=dict(header["spec"], needs=None))  # type: ignore[assignment]
+        self._memory.began(attempt)
         self.queue.on_job(header, frame.payload)
 
     def _prepare(self) -> None:
@@ -224,6 +234,11 @@ class Allocation(Agent):
         self.attempts.log.append({"r": "gone", "a": attempt.id})
         if not self.attempts.awaits_reason(attempt):
             self._see_end(attempt)
+
+    def _explain_kill(self, attempt: Attempt, error: JobError) -> None:
+        if self._memory.was_one(attempt.id):
+            error.kind = "out_of_memory"
+            error.message = "the kernel killed it, because it needed more memory than its allocation has"
 
     def _is_unexplained(self, attempt: Attempt, envelope: Envelope) -> bool:
         """Whether a signal of Slurm's may have ended a job: it sends them to jobs' processes, too, and in any order."""
@@ -250,6 +265,8 @@ class Allocation(Agent):
     def _go_on(self, attempt: Attempt, kind: str) -> None:
         """Make the next attempt, if one follows."""
         folder = self.paths.own_output(attempt) or ""
+        # It may be for this allocation.
+        self._look_at, self._waiting = 0.0, None
         try:
             make_next(self._pool, attempt.id, self.paths.host, kind, self._order.requeue, folder)
         except OSError as error:
@@ -258,7 +275,7 @@ class Allocation(Agent):
 
     def _end(self, now: float) -> None:
         """End because Slurm says so: as soon as it has said why, which it must soon. If nothing runs, nobody wants to know."""
-        if not self.attempts.has_active and not self.queue and self._explain_by is None:
+        if not (self.attempts.has_active or self.queue or self.attempts.has_unexplained):
             kind, why = self._why_ended
             self._close(why, kind)
         elif self._end_by is None:
@@ -366,7 +383,7 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
         incarnation,
         Order(
             slots=int(options["slots"]),
-            most=int(options["most"]) or None,
+            most=0 if "of" in options else int(options["most"]) or None,
             klass=options["class"],
             part=Resources.from_json(json.loads(options["part"])) if "part" in options else None,
             expects=int(options["expects"]),
@@ -374,6 +391,7 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
             idle=float(options.get("idle", IDLE)),
             request=options["request"],
             requeue=json.loads(options["requeue"]),
+            of=tuple(json.loads(options.get("of", "[]"))),
         ),
         batch,
     )

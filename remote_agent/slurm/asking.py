@@ -16,12 +16,12 @@ from typing import Any, Callable, Dict, List, Optional, Set
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
 from remote_agent.slurm.allocation import IDLE_WORDS
-from remote_agent.slurm.batch import Batch, Limits, Listed, NoAnswer, NoRoom, Phase, Request
+from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Request
 from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown, takes_many
 from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
 from remote_agent.slurm.heirs import OWED
-from remote_agent.slurm.incarnations import Incarnations
+from remote_agent.slurm.incarnations import EPILOGUE, Incarnations
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.slurm.submitter_log import Asked, SubmitterLog
@@ -118,10 +118,46 @@ class Asking:
         """Ask for what is needed in the next turn."""
         self._ask_at = time.monotonic()
 
+    @property
+    def names(self) -> List[str]:
+        """The names of all requests."""
+        return sorted([*self._log.requests, *self._log.epilogues])
+
     def look(self) -> None:
         """Ask Slurm what has become of allocations before more are asked for: it may start one again by itself."""
         self._poll_at = time.monotonic()
         self._looks_first = True
+
+    def leave(self) -> None:
+        """The controller goes. Ask for an allocation that fires what is owed when all others have ended, because nobody else may be there then."""
+        answered = self._log.answered
+        after = [answered[name] for name in self._log.requests if name in answered]
+        if self.options.get("epilogue_job") is False or not after or not self._supply.outstanding():
+            return
+        name = "hrl-{}-{}-end".format(self._paths.run, self._turn_number)
+        self._log.record("epilogue", name=name)
+        needs = {key: str(self.options[key]) for key in ("partition", "account") if self.options.get(key)}
+        role = [
+            "--most",
+            "0",
+            "--slots",
+            "1",
+            "--expects",
+            "0",
+            "--owed",
+            "0",
+            "--request",
+            EPILOGUE,
+            "--class",
+            DEFAULT,
+        ]
+        role += ["--of", json.dumps(sorted(self._log.requests))]
+        request = self._make_request(name, 1, None, role, needs)
+        try:
+            self._batch.submit(request._replace(after=tuple(after)))
+        except BatchError:
+            # Nobody hears of it. Whoever comes next looks it up, and fires what is owed.
+            return
 
     def greet(self) -> None:
         """A controller has come: look up what has no answer, and ask for what is needed."""
@@ -130,6 +166,10 @@ class Asking:
             self._asks.submit(lambda: found.append(self._batch.limits()), functools.partial(self._on_limits, found))
         if self._log.is_unanswered:
             self._poll_at = time.monotonic()
+        if self._log.epilogues:
+            # Those that have not begun are not needed while somebody is here.
+            names = list(self._log.epilogues)
+            self._asks.submit(lambda: self._batch.cancel(names, waiting_only=True), self._on_withdrawn)
         self.soon()
 
     def _on_limits(self, found: List[Limits], error: Optional[BaseException]) -> None:
@@ -236,31 +276,39 @@ class Asking:
                 self._following.end(attempt, JobError("lost", message="its allocation died, and {}".format(why)))
 
     def _request(self, name: str) -> Request:
-        paths, options, asked = self._paths, self.options, self._log.requests[name]
+        options, asked = self.options, self._log.requests[name]
+        expects = len(self._pool.all_attempts()) + len(self._log.acked)
+        role = ["--most", "0" if self._is_many else "1", "--slots", str(asked.slots)]
+        role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
+        role += ["--class", asked.klass]
+        role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
+        part = part_of(asked.klass, options)
+        role += ["--part", json.dumps(part.to_json())] if part is not None else []
+        needs = allocation_needs(asked.klass, options, asked.slots)
+        request = self._make_request(name, asked.tasks, asked.at_once, role, needs)
+        return request._replace(is_optional=asked.slots > 1)
+
+    def _make_request(
+        self, name: str, tasks: int, at_once: Optional[int], role: List[str], needs: Dict[str, str]
+    ) -> Request:
+        paths, options = self._paths, self.options
         program = (
             "import sys;sys.path.insert(0,{!r});sys.dont_write_bytecode=True;"
             "from remote_agent.system.bytecode import keep_bytecode_whole;keep_bytecode_whole();"
             "from remote_agent.__main__ import main;sys.exit(main())"
         ).format(paths.bundle)
-        expects = len(self._pool.all_attempts()) + len(self._log.acked)
-        role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask)]
-        role += ["--most", "0" if self._is_many else "1", "--slots", str(asked.slots)]
-        role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
-        role += ["--class", asked.klass, "--requeue", json.dumps(self._following.requeue)]
-        role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
-        part = part_of(asked.klass, options)
-        role += ["--part", json.dumps(part.to_json())] if part is not None else []
+        role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask), *role]
+        role += ["--requeue", json.dumps(self._following.requeue)]
         role += ["--workdir", options["workdir"]] if options.get("workdir") else []
         command = " ".join(shlex.quote(word) for word in [sys.executable, "-I", "-S", "-c", program, *role])
         return Request(
             name,
-            asked.tasks,
-            asked.at_once,
+            tasks,
+            at_once,
             "#!/bin/sh\numask 077\nexec {}\n".format(command),
             os.path.join(paths.spool, "allocations", "%j.out"),
-            allocation_needs(asked.klass, options, asked.slots),
+            needs,
             tuple(options.get("options") or ()),
-            is_optional=asked.slots > 1,
         )
 
     def _on_answer(self, name: str, answer: List[str], error: Optional[BaseException]) -> None:
@@ -305,7 +353,7 @@ class Asking:
         """Ask Slurm what has become of allocations."""
         self._is_polling = True
         found: List[Listed] = []
-        names = sorted(self._log.requests)
+        names = self.names
         seen = {one.name for one in self._incarnations}
         self._asks.submit(
             lambda: found.extend(self._batch.listed(names)), functools.partial(self._on_polled, now, names, seen, found)
@@ -324,7 +372,7 @@ class Asking:
             return
         self._listed.update({one.job: one for one in found})
         for name in names:
-            if name in self._log.answered:
+            if name in self._log.answered or name in self._log.epilogues:
                 continue
             of_name = [one for one in found if one.name == name]
             if of_name:
@@ -334,7 +382,7 @@ class Asking:
                 self._log.record("refused", name=name, why="Slurm does not know it")
                 self._log.requests.pop(name)
             self._ask_at = now
-        self._supply.polled(names, found)
+        self._supply.polled(sorted(self._log.requests), found)
         self._withdraw()
         self._see_reasons(found, now)
         by_job = {one.job: one for one in found}

@@ -38,6 +38,7 @@ class Request(NamedTuple):
         needs: what an allocation has (`partition`, `account`, `time`, `cpus`, `gpus`, `mem`, `nodes`), as the user wrote it.
         options: passed on as they are.
         is_optional: it is to be refused if no node that is up has as much, because less will do.
+        after: ids of requests, all of whose allocations must have ended before.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Request(NamedTuple):
     needs: Dict[str, str]
     options: Tuple[str, ...]
     is_optional: bool = False
+    after: Tuple[str, ...] = ()
 
 
 class Limits(NamedTuple):

@@ -125,6 +125,8 @@ class Slurm(Batch):
             for name, value in sorted(request.needs.items())
         ]
         command = ["sbatch", "--parsable", "--array", array, "--job-name", request.name, "--comment", request.name]
+        if request.after:
+            needs.append("--dependency=afterany:{}".format(":".join(request.after)))
         if not any(one.startswith("--signal") for one in request.options):
             # To the agent alone: it knows why, and tells its jobs.
             needs.append("--signal=B:TERM@{}".format(_warning(request.needs)))

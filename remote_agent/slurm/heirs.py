@@ -11,20 +11,30 @@ import json
 import os
 import shutil
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, SpoolLog
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
-from remote_agent.slurm.incarnations import FOLDER, SETTLE, Fate, Incarnation, holders, is_fenced, split_claim
+from remote_agent.slurm.batch import Batch, BatchError
+from remote_agent.slurm.incarnations import (
+    FOLDER,
+    SETTLE,
+    Fate,
+    Incarnation,
+    holders,
+    is_fenced,
+    is_incarnation,
+    split_claim,
+)
 from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import Folders
 
-__all__ = ["MAX_HEIRS", "OWED", "Owed", "bury_own", "inherit", "owe", "read_owed", "wait_for_logs"]
+__all__ = ["MAX_HEIRS", "OWED", "Owed", "bury_all", "bury_own", "inherit", "owe", "read_owed", "wait_for_logs"]
 
 OWED = "owed"
 #: How many allocations may die while they fire the end hooks of the same attempt.
@@ -92,6 +102,47 @@ def bury_own(
         for name in files.names(FOLDER)
         if is_fenced(name, [incarnation])
     ]
+    _bury(files, pool, dead, host, requeue, lambda one: ended)
+
+
+def bury_all(
+    files: SharedFiles, pool: Pool, requests: Sequence[str], host: str, requeue: Mapping[str, int], batch: Batch
+) -> None:
+    """Say what all incarnations of these requests owe, which have ended. `batch` may know why.
+
+    Raises:
+        OSError: the disk.
+    """
+    incarnations = [
+        Incarnation(name, LogReader(files.path(FOLDER, name, "log")))
+        for name in files.names(FOLDER)
+        if is_incarnation(name)
+    ]
+    for one in incarnations:
+        one.advance()
+    try:
+        listed = {one.job: one for one in batch.listed(requests)}
+    except BatchError:
+        listed = {}  # a compute node where nobody can ask
+
+    def ended(one: Incarnation) -> Tuple[str, str]:
+        found = listed.get(str(one.job))
+        if found is None:
+            return "lost", "its allocation has ended, and nobody knows why any more"
+        why = "the batch system says {} of its allocation {} on {}".format(found.word, found.job, found.node)
+        return found.kind or "killed", why
+
+    _bury(files, pool, [one for one in incarnations if one.request in requests], host, requeue, ended)
+
+
+def _bury(
+    files: SharedFiles,
+    pool: Pool,
+    dead: List[Incarnation],
+    host: str,
+    requeue: Mapping[str, int],
+    ended: Callable[[Incarnation], Tuple[str, str]],
+) -> None:
     if not dead:
         return
     wait_for_logs(dead, pool)
@@ -101,7 +152,7 @@ def bury_own(
             if fate is Fate.UNBEGUN and not rank:
                 make_next(pool, attempt, host, "", requeue)
             elif fate is not None and rank < MAX_HEIRS:
-                owe(files, "{}.{}".format(attempt, rank + 1), Owed(one.name, *ended))
+                owe(files, "{}.{}".format(attempt, rank + 1), Owed(one.name, *ended(one)))
 
 
 def wait_for_logs(dead: List[Incarnation], pool: Pool) -> None:

@@ -22,6 +22,7 @@ from remote_agent.slurm.shared_files import SharedFiles
 
 __all__ = [
     "AGAIN",
+    "EPILOGUE",
     "FOLDER",
     "SETTLE",
     "Debt",
@@ -31,10 +32,13 @@ __all__ = [
     "Reader",
     "holders",
     "is_fenced",
+    "is_incarnation",
     "split_claim",
 ]
 
 FOLDER = "incarnations"
+#: The request of an incarnation that only fires what dead ones owe.
+EPILOGUE = "epilogue"
 #: A shared disk shows a change after this many seconds at the latest.
 SETTLE = 60.0
 #: Why an incarnation is dead of whose job a later start has begun. A preempted one says that itself, if it can.
@@ -231,6 +235,11 @@ def _is_settled(incarnation: Incarnation, now: float) -> bool:
     if incarnation.left is not None:
         return True
     return incarnation.buried_at is not None and now >= incarnation.buried_at + SETTLE
+
+
+def is_incarnation(name: str) -> bool:
+    """Whether it is the name of one."""
+    return _NAME.fullmatch(name) is not None
 
 
 def is_fenced(name: str, others: Iterable[str]) -> bool:

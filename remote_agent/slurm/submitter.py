@@ -110,6 +110,8 @@ class Submitter:
         if self._is_over and not self._is_kept:
             self._remove()
         else:
+            if not self._is_over and not self._turn_taken.is_over:
+                self._asking.leave()
             self._log.record("left")
         self._controller.close()
         return 0
@@ -228,7 +230,7 @@ class Submitter:
         self._is_kept = header["keep"]
         self._finish_by = time.monotonic() + _FINISH
         self._look_at = time.monotonic() + _FINISH_LOOK_EVERY
-        names = sorted(self._log.requests)
+        names = self._asking.names
         self._asks.submit(lambda: self._batch.cancel(names), self._on_finish_asked)
 
     def _on_finish_asked(self, error: Optional[BaseException]) -> None:
@@ -243,7 +245,7 @@ class Submitter:
         elif not self._is_polling and now >= self._look_at:
             self._is_polling = True
             found: List[Listed] = []
-            names = sorted(self._log.requests)
+            names = self._asking.names
             self._asks.submit(
                 lambda: found.extend(self._batch.listed(names)), functools.partial(self._on_finish_polled, found)
             )

@@ -8,10 +8,11 @@ submitter.<turn>     as the log in the spool of a host, for attempts that no all
     back       {"a"}                 the attempt was given back to the controller, and never starts
     owed       {"a", "n", "source"}  the end hooks of a job whose allocation died are owed, for the nth time
     given      {"a"}                 the controller knows of this attempt, which is not the first one of its job
+    epilogue   {"name"}              an allocation is about to be asked for that fires what is owed when all others have ended
     left       {}                    nothing follows
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.attempts import apply_record
@@ -50,6 +51,7 @@ class SubmitterLog:
         own: attempts that no allocation has, or none any more, and that have ended.
         requests: all that Slurm has, or may have, by name.
         answered: name of a request that Slurm has answered -> its id.
+        epilogues: names of requests for allocations that only fire what is owed.
         owed: attempt -> how often its end hooks were owed, and by which incarnation now.
     """
 
@@ -60,6 +62,7 @@ class SubmitterLog:
         self.own: Dict[str, Attempt] = {}
         self.requests: Dict[str, Asked] = {}
         self.answered: Dict[str, str] = {}
+        self.epilogues: List[str] = []
         self.owed: Dict[str, Tuple[int, str]] = {}
         self.file = SpoolLog(turn.path)
         self.file.flush()
@@ -115,6 +118,8 @@ class SubmitterLog:
             self.given.add(header["a"])
         elif name == "owed":
             self.owed[header["a"]] = header["n"], header["source"]
+        elif name == "epilogue":
+            self.epilogues.append(header["name"])
         elif name == "left":
             return
         elif name == "accepted":

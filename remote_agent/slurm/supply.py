@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
 from remote_agent.slurm.batch import Listed, Phase
 from remote_agent.slurm.classes import DEFAULT
-from remote_agent.slurm.incarnations import Incarnation, Incarnations
+from remote_agent.slurm.incarnations import EPILOGUE, Incarnation, Incarnations
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.submitter_log import SubmitterLog
 
@@ -85,7 +85,7 @@ class Supply:
         return max(0, self.outstanding_of(klass) - len(begun)), free
 
     def _begun(self) -> List[Incarnation]:
-        return [one for one in self._incarnations if one.has_begun and not one.is_over]
+        return [one for one in self._incarnations if one.has_begun and not one.is_over and one.request != EPILOGUE]
 
     def _outstanding(self, name: str) -> int:
         over, seen = self._over(name), self._seen.get(name)

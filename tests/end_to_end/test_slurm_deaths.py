@@ -91,3 +91,59 @@ def test_a_job_whose_node_died_goes_on_without_a_controller(tmp_path: Path):
             assert job.result() == {"attempt": 2, "step": 1, "after": ["node_failed"]}
         paired(cluster, 2)
         check_nothing_left(cluster)
+
+
+def test_a_job_that_needs_too_much_memory_is_named(tmp_path: Path):
+    """The kernel kills it alone. Its end hooks fire in the same allocation, and the job beside it there completes."""
+    with running_cluster(tmp_path / "login", NODES=1, CGROUP=1) as cluster:
+        run = FaultyRun(tmp_path).start(load_app().hungry, 2, [login(cluster, slots=2, mem="200M", allocations=1)])
+        wait_started(run, 2)
+        open_gate(cluster.login)
+        hungry, beside = run.finish(_LONG)
+        assert hungry.error.kind == "out_of_memory"
+        assert beside.return_value == 10
+        paired(cluster, 2)
+
+
+def test_a_job_whose_allocation_is_cancelled_by_a_preemption(tmp_path: Path):
+    """Slurm does not start the allocation again. Without `requeue`, the job fails with its kind; with it, it goes on in another allocation."""
+    with running_cluster(tmp_path / "login", NODES=2, PREEMPT="CANCEL", KILLWAIT=30) as cluster:
+        run = FaultyRun(tmp_path / "one").start(load_app().resumes, 1, [login(cluster, partition="low", requeue={})])
+        wait_started(run, 1)
+        preempt(cluster)
+        (returned,) = run.finish(_LONG)
+        assert (returned.error.kind, returned.attempt) == ("preempted", 1)
+        paired(cluster, 1)
+        run = FaultyRun(tmp_path / "two").start(load_app().resumes, 1, [login(cluster, partition="low")])
+        wait_started(run, 1)
+        preempt(cluster)
+        wait_started(run, 2)
+        open_gate(cluster.login)
+        (returned,) = run.finish(_LONG)
+        assert returned.return_value == {"attempt": 2, "step": 1, "after": ["preempted"]}
+        paired(cluster, 3)
+        wait_until(
+            lambda: set(cluster.ask("squeue -h -r -t all -o %T").split()) <= {"COMPLETED", "CANCELLED", "PREEMPTED"},
+            "no Slurm job is left",
+            _LONG,
+        )
+
+
+def test_what_is_owed_when_nobody_is_left(tmp_path: Path):
+    """The node dies, nothing starts again, and no controller is there: an allocation that waited for the end of all others fires the end hooks."""
+    with running_cluster(tmp_path / "login", NODES=2) as cluster:
+        detached(cluster, tmp_path / "out", "gated", requeue={}, options=["--no-requeue"])
+        (node,) = cluster.ask("squeue -h -t R -o %N").split()
+        cluster.do("kill-node", node)
+        wait_until(lambda: len(lines(cluster.login, "hooks")) == 2, "the end hook", seconds=_LONG)
+        paired(cluster, 1)
+        with launcher.Session.resume(tmp_path / "out") as session:
+            (job,) = session.as_completed()
+            assert job.job_return().error.kind == "node_failed"
+        paired(cluster, 1)
+        assert len(lines(cluster.login, "ran")) == 1
+        wait_until(
+            lambda: set(cluster.ask("squeue -h -r -t all -o %T").split()) <= {"COMPLETED", "CANCELLED", "NODE_FAIL"},
+            "no Slurm job is left",
+            _LONG,
+        )

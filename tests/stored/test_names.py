@@ -22,7 +22,15 @@ from launcher.runs.record import FORMER_KINDS
 from launcher.serialization import pickler
 from launcher.setup.from_journal import _kinds
 from launcher.setup.run_setup import RunSetup
-from remote_agent import CurrentJob, JobError, JobReturn, JobStatus, RemoteJobError, ResourcesUsed
+from remote_agent import (
+    CurrentJob,
+    EarlierAttempt,
+    JobError,
+    JobReturn,
+    JobStatus,
+    RemoteJobError,
+    ResourcesUsed,
+)
 from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import LateValue
 from tests.stored.names import names_in, names_in_folder
@@ -105,7 +113,7 @@ def _values() -> dict[str, Any]:
         "one of Hydra's": as_hydra(returned),
         "one that says what it used": JobReturn(status=JobStatus.COMPLETED, resources_used=ResourcesUsed(1.0)),
         "an error": RemoteJobError(error),
-        "the current job": CurrentJob(0, "r#0", 1, "h", "/x"),
+        "the current job": CurrentJob(0, "r#0", 2, "h", "/x", (EarlierAttempt(1, "h", "preempted", None),)),
         "a callback": _Held(),
         "built-in callbacks": [launcher.LogJobReturnCallback(), launcher.PickleJobInfoCallback()],
         "a late config": LazyConfig({"x": 1}, {}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 
 from launcher import events
@@ -670,3 +672,51 @@ class TestReports:
         assert observe(1, attempt=2) == [1]
         scheduler.observe_ended(0.0, "a", 0, 2, "COMPLETED", 1.0, None)
         assert observe(2, attempt=2) == []
+
+
+class TestGoingOnThere:
+    """A host that has made the next attempt itself has it."""
+
+    ERROR: ClassVar[dict[str, Any]] = {"kind": "preempted", "type": "", "message": "", "traceback": "", "causes": []}
+
+    def preempted(self, scheduler: Scheduler) -> None:
+        """Its first attempt has ended, and the second is made."""
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        scheduler.observe_ended(0.0, "a", 0, 1, "FAILED", 1.0, self.ERROR, again=True)
+
+    def test_the_job_follows(self):
+        """Also where another host is free, and without a retry of ours. The next attempt knows how the last one ended."""
+        scheduler = ready(Scheduler(["a", "b"]), "a")
+        self.preempted(scheduler)
+        ready(scheduler, "b")
+        made = scheduler.observe_collected(0.0, "a", 0, 1)
+        assert [type(event) for event in made] == [events.JobRequeued, events.JobAssigned]
+        assert assigned(made) == [(0, 2, "a")]
+        assert scheduler.jobs[0].earlier == [{"attempt": 1, "host": "a", "kind": "preempted"}]
+        assert scheduler.plan(0.0, 0.0) == []
+        assert scheduler.current(0, 2, "a") is not None
+
+    @pytest.mark.parametrize("end_it", [lambda one: one.cancel(0.0, 0), lambda one: one.interrupt(0.0, "enough")])
+    def test_not_if_the_user_has_ended_it(self, end_it):
+        """Then it returns."""
+        scheduler = ready(Scheduler(["a"]))
+        self.preempted(scheduler)
+        end_it(scheduler)
+        assert returned(scheduler.observe_collected(0.0, "a", 0, 1)) == [(0, "FAILED", "preempted")]
+
+    def test_not_if_its_host_was_given_up(self):
+        """Nobody would hear of it, so it is retried elsewhere or returns, as the policies say."""
+        scheduler = ready(Scheduler(["a"]))
+        self.preempted(scheduler)
+        assert returned(scheduler.give_up(0.0, "a", "gone")) == [(0, "FAILED", "preempted")]
+
+    def test_one_that_never_began_there_goes_on_there(self):
+        """It does not count as a try, and leaves nothing to go on from."""
+        scheduler = ready(Scheduler(["a"]))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        made = scheduler.observe_dropped(0.0, "a", 0, 1, "its allocation ended", again=True)
+        assert assigned(made) == [(0, 2, "a")]
+        assert (scheduler.jobs[0].earlier, scheduler.jobs[0].unstarted) == ([], 1)

@@ -328,6 +328,7 @@ def test_a_job_that_is_preempted_goes_on(make, kind: str, follows: bool):
 def test_a_death_by_sigterm_is_named_when_it_is_known_why(make, monkeypatch, is_told: bool):
     """Slurm's signal may reach the job before it reaches the agent. If none comes, the job's own word counts a moment later."""
     monkeypatch.setattr(allocation, "_EXPLAIN", 3600.0 if is_told else 0.0)
+    monkeypatch.setattr(allocation, "_ANSWER", 3600.0)
     host = make()
     host.batch.said = ("preempted", "another job has preempted its allocation")
     host.put(3)
