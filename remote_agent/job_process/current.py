@@ -17,7 +17,7 @@ class EarlierAttempt:
         attempt: its number.
         host: where it was; empty if that is not known.
         kind: why it ended, as in `JobError.kind`: `preempted`, `node_failed`, `exception`...
-        folder: its output folder, if that is still on this host; else None. Do not write there.
+        folder: its output folder, if that is still on this host; else None. On a host that shares the controller's files it is the job's own.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it

@@ -82,6 +82,16 @@ def test_a_retry_that_succeeds_is_the_jobs_result(project: Project) -> None:
 
 
 @pytest.mark.slow
+def test_a_retry_on_the_same_host_finds_what_the_first_attempt_left(project: Project) -> None:
+    """It knows where and why that one ended, and its output folder is still there."""
+    with DemoServer("first") as first:
+        host = {"name": first.alias, "address": first.alias, "ssh_config": str(first.ssh_config), "slots": 1}
+        (returned,) = run(project, 1, {"how": {"0": "resume"}}, retries=3, hosts=[host])
+    assert returned.return_value == [(1, "first", "exception", ["saved.1"])]
+    assert list(project.run.rglob("saved.2"))
+
+
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_ended_with_its_hooks(project: Project) -> None:
     """Its error has the kind `timeout`. Nothing waits for its gate."""
     (returned,) = run(project, 1, {"gate": str(project.folder / "never")}, timeout=0.3, grace=5)

@@ -138,9 +138,13 @@ class Submitter:
                 world.decide(debt.attempt, debt.fate)
 
     def see_end(self, attempt: str, error: JobError | None) -> None:
-        """Make the attempt that follows, and then count this one."""
+        """Make the attempt that follows, and then count this one. What a fenced allocation says after the verdict does not count."""
         try:
-            if error is not None and make_next(self.pool, attempt, "h", error.kind, _LIMITS):
+            if (
+                error is not None
+                and attempt not in self.world.verdicts
+                and make_next(self.pool, attempt, "h", error.kind, _LIMITS)
+            ):
                 self.world.follow(attempt)
         except OSError:
             return
@@ -158,6 +162,7 @@ class World:
         self.is_put: set[str] = set()
         self.dead: dict[str, float] = {}
         self.verdicts: dict[str, Fate] = {}
+        self.followed: set[str] = set()
         self.collected: set[str] = set()
         self.cancelled: set[str] = set()
         self.wants_cancel: set[str] = {f"{num}.1" for num in range(_JOBS) if rng.random() < 0.15}
@@ -199,6 +204,7 @@ class World:
 
     def decide(self, attempt: str, fate: Fate) -> None:
         """The submitter says what became of an attempt; both fates get another one here."""
+        assert attempt not in self.followed, f"{attempt} is followed by more than one"
         self.verdicts[attempt] = fate
         num, number = order_of(attempt)
         assert fate is Fate.BROKEN or not self.begun[attempt], f"{attempt} had begun"
@@ -207,8 +213,9 @@ class World:
     def follow(self, attempt: str) -> None:
         """The next attempt was made in the pool."""
         num, number = order_of(attempt)
-        assert self.attempts[num] == number, f"{attempt} is followed by more than one"
-        self.attempts[num] = number + 1
+        # A later one may have been seen before, because the log of this one is late.
+        self.attempts[num] = max(self.attempts[num], number + 1)
+        self.followed.add(attempt)
         self.is_put.add(next_id(attempt))
 
     def disturb(self) -> None:

@@ -163,6 +163,13 @@ def test_the_notice_in_the_output_says_why(program: Program, tmp_path: Path, not
     assert Slurm().why_before() is None
 
 
+def test_an_allocation_may_wait_for_the_end_of_others(program: Program):
+    """However they end."""
+    said = program("sbatch", out="123\n")
+    Slurm().submit(REQUEST._replace(after=("7", "9")))
+    assert "--dependency=afterany:7:9" in said.read_text().splitlines()
+
+
 def test_an_answer_that_is_cut_off_is_none(program: Program):
     """Exit status 0 without a number tells nothing."""
     program("sbatch", out="")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from remote_agent.slurm import allocation
+from remote_agent.slurm import allocation, heirs
 from remote_agent.slurm.allocation import Allocation, Order, write_prepared
-from remote_agent.slurm.heirs import OWED, Owed, owe
+from remote_agent.slurm.batch import Batch, BatchError, Listed, Phase
+from remote_agent.slurm.heirs import OWED, Owed, bury_all, bury_own, owe, read_owed
 from remote_agent.slurm.incarnations import FOLDER, Fate, Incarnations
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
@@ -125,3 +127,50 @@ def test_an_heir_that_dies_owes_it_in_turn(tmp_path: Path):
     assert (debt.attempt, debt.incarnation, debt.rank, debt.fate) == ("3.1", "23.0", 1, Fate.UNBEGUN)
     (debt,) = incarnations.debts({"3.1": "22.0"}, 0.0)
     assert (debt.incarnation, debt.rank) == ("22.0", 0)
+
+
+class Listing(Batch):
+    """Knows of one allocation how it ended, or of none."""
+
+    def __init__(self, *listed: Listed) -> None:
+        self.found = list(listed)
+
+    def listed(self, names: Sequence[str]) -> list[Listed]:
+        if not self.found:
+            raise BatchError("squeue is not here")
+        return self.found
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_when_all_have_ended_what_they_owe_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool):
+    """With what the batch system knows of it. What was taken and had not begun goes on."""
+    monkeypatch.setattr(heirs, "SETTLE", 0.0)
+    gone = dead(tmp_path / "work")
+    try:
+        gone.put(4)
+        gone.files.make_folder(FOLDER, "24.0")
+        assert Pool(gone.files, "24.0").take("4.1")
+        found = Listed("22", "hrl-r1", Phase.ENDED, "NODE_FAIL", "node_failed", "", "n1")
+        batch = Listing(found) if is_known else Listing()
+        bury_all(gone.files, gone.pool, ["another"], "login", {}, batch)
+        assert gone.files.names(OWED) == []
+        bury_all(gone.files, gone.pool, [""], "login", {}, batch)
+        assert gone.files.names(OWED) == ["3.1.1"]
+        owed = read_owed(gone.files, "3.1.1")
+        assert (owed.source, owed.kind) == ("22.0", "node_failed" if is_known else "lost")
+        assert gone.pool.all_attempts() == ["3.1", "4.1", "4.2"]
+    finally:
+        gone.close()
+
+
+def test_a_later_start_says_what_the_ones_before_it_owe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nobody else may be there. Starts of other jobs are not its business."""
+    monkeypatch.setattr(heirs, "SETTLE", 0.0)
+    gone = dead(tmp_path / "work")
+    try:
+        bury_own(gone.files, gone.pool, "23.1", "login", {}, ("preempted", "because"))
+        assert gone.files.names(OWED) == []
+        bury_own(gone.files, gone.pool, "22.1", "login", {}, ("preempted", "because"))
+        assert read_owed(gone.files, "3.1.1") == Owed("22.0", "preempted", "because")
+    finally:
+        gone.close()
