@@ -39,8 +39,10 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """All tests are shared out among the cores. Tests that are named run in this process: that starts at once, and shows what they print."""
-    return None if config.args == config.getini("testpaths") else 0
+    """All tests are shared out among the cores, and one process more, because most tests wait for processes. Tests that are named run in
+    this process: that starts at once, and shows what they print.
+    """
+    return (os.cpu_count() or 1) + 1 if config.args == config.getini("testpaths") else 0
 
 
 def pytest_collection_finish() -> None:

@@ -709,10 +709,10 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(run: Run, delivered: Path, 
 
 def test_a_long_log_is_read_in_pieces(run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole log is shown."""
-    from launcher.cli.commands import logs
+    from launcher.cli import printing
 
     entry = _copied(made, tmp_path / "ours")
-    monkeypatch.setattr(logs, "_PIECE", 7)
+    monkeypatch.setattr(printing, "_PIECE", 7)
     with sqlite3.connect(tmp_path / "ours" / ".launcher" / "journal.sqlite") as connection:
         connection.execute("update jobs set output_dir=? where num=0", (str(tmp_path / "ours" / "0"),))
     connection.close()

@@ -218,7 +218,7 @@ class SimSession(Session):
             callbacks=Callbacks([("a", Callback(world, "a")), ("b", Callback(world, "b"))], report=lambda record: None),
             fired_elsewhere=frozenset(),
             hosts=[],
-            options=SimpleNamespace(lease=None),
+            options=SimpleNamespace(lease=None, otel=False),
             continues=None,
             waits_for_task=False,
             prepare=lambda: SimpleNamespace(warnings=(), notes=()),

@@ -8,9 +8,11 @@ from collections import Counter
 
 import pytest
 
+from remote_agent.job import JobError
 from remote_agent.protocol.wire import Frame
 from remote_agent.slurm import incarnations
 from remote_agent.slurm.incarnations import FOLDER, Fate, Incarnations, is_fenced
+from remote_agent.slurm.next_attempts import make_next, next_id
 from remote_agent.slurm.pool import Pool, order_of
 from remote_agent.slurm.shared_files import SharedFiles
 from tests.simulation.late_disk import LATE, LateDisk, Machine
@@ -20,6 +22,9 @@ _FIRST = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 #: One takes 20 ms, so that ten thousand are four minutes.
 _HISTORIES = int(os.environ.get("SIMULATION_POOL_HISTORIES", "3000"))
 _DONE = {"envelope": {"status": "COMPLETED", "error": None, "hooks": [], "abort": None}, "parts": {}}
+_ERROR = {"kind": "preempted", "type": "", "message": "", "traceback": "", "causes": []}
+_PREEMPTED = {"envelope": {"status": "FAILED", "error": _ERROR, "hooks": [], "abort": None}, "parts": {}}
+_LIMITS = {"preempted": 2}
 _JOBS = 6
 
 
@@ -55,9 +60,7 @@ class Allocation:
         if self.is_fenced():
             self.is_alive = False
         elif self.running and rng.random() < 0.3:
-            attempt = self.running.pop(rng.randrange(len(self.running)))
-            self.record("final", a=attempt, **_DONE)
-            self.world.results[attempt] += 1
+            self.end(self.running.pop(rng.randrange(len(self.running))))
         elif self.held and len(self.running) < self.slots:
             attempt = self.held.pop()
             self.record("claimed", a=attempt, boot="b")
@@ -68,6 +71,24 @@ class Allocation:
             self.is_alive = False
         else:
             self.take()
+
+    def end(self, attempt: str) -> None:
+        """A job has ended, or the allocation is preempted: then it makes the next attempt, if it has the time."""
+        rng = self.world.disk.rng
+        self.world.results[attempt] += 1
+        if rng.random() < 0.8:
+            self.record("final", a=attempt, **_DONE)
+            return
+        self.record("final", a=attempt, **_PREEMPTED)
+        self.is_alive = False
+        if rng.random() < 0.5:
+            self.world.dead[self.name] = self.world.disk.now
+            return
+        try:
+            make_next(self.pool, attempt, "h", "preempted", _LIMITS)
+        except OSError:
+            pass  # the submitter makes it
+        self.record("left", why="preempted")
 
     def take(self) -> None:
         self.held += self.pool.settled()
@@ -106,13 +127,24 @@ class Submitter:
             if world.disk.now >= at:
                 self.incarnations.bury(name, "node_failed", "NODE_FAIL", world.disk.now)
         for one in self.incarnations:
-            world.collected.update(name for name, known in one.attempts.items() if known.final is not None)
+            for name, known in one.attempts.items():
+                if known.final is not None and name not in world.collected:
+                    self.see_end(name, known.final.envelope.error)
         for attempt in world.to_cancel:
             if self.pool.take(attempt):
                 world.cancelled.add(attempt)
         for debt in self.incarnations.debts(self.pool.takers(), world.disk.now):
             if debt.attempt not in world.verdicts:
                 world.decide(debt.attempt, debt.fate)
+
+    def see_end(self, attempt: str, error: JobError | None) -> None:
+        """Make the attempt that follows, and then count this one."""
+        try:
+            if error is not None and make_next(self.pool, attempt, "h", error.kind, _LIMITS):
+                self.world.follow(attempt)
+        except OSError:
+            return
+        self.world.collected.add(attempt)
 
 
 class World:
@@ -157,6 +189,11 @@ class World:
         self.begun[attempt] += 1
         self.begun_by[attempt] = allocation
         assert self.begun[attempt] == 1, f"{attempt} began twice"
+        num, number = order_of(attempt)
+        before = f"{num}.{number - 1}"
+        assert number == 1 or self.results[before] or before in self.verdicts, (
+            f"{attempt} began before the end of {before}"
+        )
         assert attempt not in self.cancelled, f"{attempt} began though it was cancelled"
         assert self.verdicts.get(attempt) is not Fate.UNBEGUN, f"{attempt} began after it was said not to have"
 
@@ -166,6 +203,13 @@ class World:
         num, number = order_of(attempt)
         assert fate is Fate.BROKEN or not self.begun[attempt], f"{attempt} had begun"
         self.attempts[num] = max(self.attempts[num], number + 1)
+
+    def follow(self, attempt: str) -> None:
+        """The next attempt was made in the pool."""
+        num, number = order_of(attempt)
+        assert self.attempts[num] == number, f"{attempt} is followed by more than one"
+        self.attempts[num] = number + 1
+        self.is_put.add(next_id(attempt))
 
     def disturb(self) -> None:
         """Something happens to the cluster."""
@@ -230,7 +274,7 @@ def test_many_histories():
 def test_a_verdict_that_comes_too_early_is_found(monkeypatch: pytest.MonkeyPatch):
     """The histories have teeth: without the wait for a log that is seen late, a job runs twice in one of them."""
     monkeypatch.setattr(incarnations, "SETTLE", 0.0)
-    with pytest.raises(AssertionError, match=r"had begun|said not to have"):
+    with pytest.raises(AssertionError, match=r"had begun|said not to have|more than one|before the end"):
         for seed in range(100):
             World(seed).run()
 

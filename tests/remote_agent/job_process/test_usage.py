@@ -110,13 +110,14 @@ def test_the_kernel_forgets_the_peak_of_a_job(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_a_process_used_in_all_its_life() -> None:
-    """As the system says when it has ended."""
+    """As the system says when it has ended. What this process has counts: the new one begins as its copy."""
     process = subprocess.Popen([sys.executable, "-c", f"held = b'1' * {64 * _MIB}"])
     _, _, said = os.wait4(process.pid, 0)
     process.returncode = 0
     used = lifetime(said)
     assert used.peak_memory is not None
-    assert 64 * _MIB <= used.peak_memory < 200 * _MIB
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    assert 64 * _MIB <= used.peak_memory < 200 * _MIB + own
     assert used.cpu_seconds is not None
     assert used.cpu_seconds > 0
     assert used.wall_seconds is None
