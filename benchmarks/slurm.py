@@ -28,7 +28,7 @@ _DAEMONS = ("slurmctld", "slurmd", "munged")
 
 
 def slurm(bench: Bench) -> None:
-    """(k) No-op jobs in four allocations over submitit's array, and how soon the first JobReturn is there."""
+    """(l) No-op jobs in four allocations over submitit's array, and how soon the first JobReturn is there."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
     absent = [name for name in (*_PROGRAMS, *_DAEMONS) if shutil.which(name, path=path) is None]
     if absent or os.geteuid():
