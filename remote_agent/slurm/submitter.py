@@ -223,6 +223,20 @@ class Submitter:
     def _publish(self, prepared: Prepared) -> None:
         write_prepared(self._files, prepared)
         self._is_prepared = True
+        # All that allocations need is here, so a controller that leaves need not wait any longer.
+        self._controller.say(
+            {
+                "t": "zygote",
+                "zygote": prepared.key,
+                "state": "ready",
+                "error": None,
+                "python": "",
+                "isolation": "",
+                "why": "",
+                "notes": [],
+                "imported": None,
+            }
+        )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
