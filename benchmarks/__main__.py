@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import loopback, suites
+from benchmarks.display import display
 from benchmarks.environments import environments
 from benchmarks.gpus import gpus
 from benchmarks.kept import kept
@@ -26,7 +27,14 @@ from benchmarks.measure import compile_all
 from benchmarks.slurm import slurm
 from benchmarks.suites import Bench
 
-SUITES = {**suites.SUITES, "environments": environments, "gpus": gpus, "kept": kept, "slurm": slurm}
+SUITES = {
+    **suites.SUITES,
+    "display": display,
+    "environments": environments,
+    "gpus": gpus,
+    "kept": kept,
+    "slurm": slurm,
+}
 
 
 def main() -> None:

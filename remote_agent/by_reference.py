@@ -8,12 +8,23 @@ another meaning. `same` and `job_return` are defined where they belong, but have
 
 import functools
 import importlib
+import linecache
+import types
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from remote_agent.hydra.compat import job_return_from as job_return
 from remote_agent.job import JobReturn, same
 
-__all__ = ["cached_property", "caching", "dispatching", "job_return", "own_job_return", "resolve", "same"]
+__all__ = [
+    "cached_property",
+    "caching",
+    "code_of_cell",
+    "dispatching",
+    "job_return",
+    "own_job_return",
+    "resolve",
+    "same",
+]
 
 
 def resolve(module: str, qualname: str) -> Any:
@@ -35,6 +46,12 @@ def dispatching(function: Callable[..., Any], implementations: List[Tuple[type, 
     for cls, one in implementations:
         made.register(cls, one)
     return made
+
+
+def code_of_cell(parts: Tuple[Any, ...], name: str, source: str) -> types.CodeType:
+    """Return code that was defined in a cell of a notebook or at a prompt. Tracebacks find the lines of its source under that name."""
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    return types.CodeType(*parts)
 
 
 def cached_property(function: Callable[[Any], Any], name: Optional[str]) -> Any:

@@ -26,7 +26,7 @@ class JobThere:
 
 @dataclasses.dataclass(frozen=True)
 class RunThere:
-    """A run whose agent is there. `host`: the name that the run has for the host. `jobs` are some of those that run."""
+    """A run whose agent is there. `host`: the name of its spool, made of the name that the run has for the host. `jobs` are some of those that run."""
 
     run: str
     host: str

@@ -16,6 +16,7 @@ from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
 from launcher.results.plain import read_part
 from launcher.runs.journal import JournalReader, Returned, StoredResult
 from launcher.util.frozen import frozen
+from launcher.util.html import table_html
 from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError, ResourcesUsed
@@ -134,6 +135,17 @@ class _ControllerJobReturn(JobReturn):
         why = f": {' '.join(clean(self.error).split())}" if self.error is not None else ""
         return f"<JobReturn {self.num} on {self.host}: {self.status.name}{took}{why}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows. No value is decoded for it."""
+        error = "" if self.error is None else str(self.error)
+        used = self.resources_used.to_json() if self.resources_used is not None else {}
+        fields = [
+            ("status", self.status.name), ("host", self.host), ("attempt", self.attempt), ("error", error),
+            ("overrides", " ".join(self.overrides or ())), ("output_dir", self.output_dir or ""),
+            ("seconds", "" if self.duration is None else f"{self.duration:.2f}"), *used.items(),
+        ]  # fmt: skip
+        return table_html(f"job {self.num}", ("", ""), [one for one in fields if one[1] != ""])
+
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return (own_job_return, (fields,))
@@ -218,10 +230,17 @@ class JobReturns(Sequence[JobReturn]):
     A sequence, not a list: a run of 100,000 jobs does not have to fit into memory. `list(returns)` makes a list.
     """
 
-    def __init__(self, count: int, load: Callable[[int], JobReturn], make_dataframe: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        count: int,
+        load: Callable[[int], JobReturn],
+        make_dataframe: Callable[[], Any],
+        make_html: Callable[[], str],
+    ) -> None:
         self._count = count
         self._load = load
         self._make_dataframe = make_dataframe
+        self._make_html = make_html
 
     def __len__(self) -> int:
         return self._count
@@ -251,6 +270,10 @@ class JobReturns(Sequence[JobReturn]):
             UsageError: pandas is not installed.
         """
         return self._make_dataframe()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of the jobs."""
+        return self._make_html()
 
     def __repr__(self) -> str:
         return f"<JobReturns of {self._count} jobs>"

@@ -11,7 +11,10 @@ Any exception of a user's object while it is pickled becomes a CodeError that na
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
+import linecache
+import os
 import pickle
 import sys
 import types
@@ -25,7 +28,7 @@ import cloudpickle
 from launcher.errors import CallbackError, CodeError
 from launcher.serialization.modules import main_module_name
 from launcher.util.frozen import frozen
-from remote_agent.by_reference import cached_property, caching, dispatching, resolve
+from remote_agent.by_reference import cached_property, caching, code_of_cell, dispatching, resolve
 
 __all__ = ["Dumped", "check_state", "dumps", "loads"]
 
@@ -38,6 +41,10 @@ _NOT_CODE = (type, cloudpickle.cloudpickle._builtin_type)  # noqa: SLF001 - ther
 _LruCached = type(functools.lru_cache(len))
 #: Attributes that it copies from the function, or adds itself.
 _OF_WRAPPER = ("__wrapped__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS)
+#: The file of code in a pickle of cloudpickle. Its version 3.0 leaves what it was.
+_DYNAMIC = "<dynamic-code>"
+#: Characters. The source of a longer cell is not sent.
+_MAX_CELL = 200_000
 _STANDARD_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 
@@ -73,6 +80,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_code(obj)
         if type(obj) is functools.cached_property:
             return cached_property, (obj.func, obj.attrname)  # it may hold a lock
+        if isinstance(obj, types.CodeType):
+            return _reduce_with_source(obj, self.dispatch_table[types.CodeType](obj))
         if _has_qualified_name(obj):
             return self._reduce_named(obj)
         if isinstance(obj, types.ModuleType):
@@ -152,6 +161,27 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if value is not obj or (not is_main and path == name):
             return None
         return (self._main_module or module) if is_main else module, path
+
+
+def _reduce_with_source(code: types.CodeType, reduced: Any) -> Any:
+    """Reduce code with the source of its cell, so that a traceback on a host has its lines. Code of a file stays as cloudpickle reduces it."""
+    make, parts = reduced[:2]
+    cell = _cell_of(code.co_filename)
+    if make is not types.CodeType or cell is None:
+        return reduced
+    name, source = cell
+    files = (code.co_filename, _DYNAMIC)
+    return code_of_cell, (tuple(name if type(one) is str and one in files else one for one in parts), name, source)
+
+
+@functools.lru_cache(maxsize=200)
+def _cell_of(file: str) -> tuple[str, str] | None:
+    """A name for a cell of a notebook or a prompt, and its source; None if that is not known, or is in a file."""
+    source = "".join(linecache.getlines(file))
+    if not source or len(source) > _MAX_CELL or os.path.isfile(file):
+        return None
+    # The name is the same for the same source, and so is the pickle.
+    return f"<cell {hashlib.sha256(source.encode('utf-8', 'replace')).hexdigest()[:8]}>", source
 
 
 def _has_qualified_name(obj: Any) -> bool:

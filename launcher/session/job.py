@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
 from launcher.errors import SessionError
+from launcher.util.html import table_html
 from remote_agent.job import JobError, JobReturn, RemoteJobError
 from remote_agent.protocol.report import Report
 
@@ -97,6 +98,17 @@ class Job(concurrent.futures.Future[T]):
         if os.getpid() != self._process and self._state not in _SETTLED:
             return f"<Job {self.num} of process {self._process}>"
         return f"<Job {self.num} {self.state.value}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its state, what it has reported last, and its JobReturn when it has one. No value is decoded."""
+        if self._job_return is not None and hasattr(self._job_return, "_repr_html_"):
+            told: str = self._job_return._repr_html_()
+            return told
+        if os.getpid() != self._process:
+            return table_html(repr(self), (), ())
+        last = self.reports[-1:]
+        rows = [(name, value) for one in last for name, value in [("step", one.step), *one.values.items()]]
+        return table_html(f"job {self.num}: {self.state.value}", ("", ""), rows)
 
     def __await__(self) -> Generator[Any, None, Any]:
         # Only callers that await need asyncio, and they have imported it.

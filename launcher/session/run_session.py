@@ -40,6 +40,7 @@ from launcher.session.opening import claim_folder, forget_earlier, record_run
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
+from launcher.util.html import table_html
 
 if TYPE_CHECKING:
     from launcher.agents.plan import HostPlan
@@ -162,7 +163,19 @@ class RunSession:
     def returns(self) -> JobReturns:
         """The JobReturns of all submitted jobs. When one is read, its job must have returned."""
         first = self.setup.first_num
-        return JobReturns(self.next_num - first, lambda index: self.load(first + index), self._dataframe)
+        return JobReturns(
+            self.next_num - first, lambda index: self.load(first + index), self._dataframe, self._repr_html_
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how far the run is, and a table of its jobs."""
+        if self._engine is None:
+            return table_html(f"run {self.run_id}: it has not begun", (), ())
+        from launcher.runs import index
+        from launcher.tables.notebook import run_html
+        from launcher.tables.table import read_table
+
+        return run_html(read_table(index.find(self.folder)))
 
     def _dataframe(self) -> Any:
         from launcher.runs import index

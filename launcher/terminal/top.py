@@ -36,6 +36,7 @@ class Top:
     def __init__(self, hosts: Sequence[AskedHost]) -> None:
         self._hosts = hosts
         self.runs: Mapping[str, RunHere] = {}
+        self.problems: Mapping[str, str] = {}
         self._first = 0
         self._page = 10
         self.is_over = threading.Event()
@@ -51,7 +52,7 @@ class Top:
 
     def rows(self, now: float, height: int) -> list[Row]:
         """Return as many rows as fit, the title among them."""
-        rows = list(top_rows(self._hosts, self.runs, now))
+        rows = list(top_rows(self._hosts, self.runs, now, self.problems))
         room = max(height - 2, 1)
         self._page, self._first = room, min(self._first, max(len(rows) - room, 0))
         more = "   arrows: more" if len(rows) > room else ""
@@ -67,7 +68,7 @@ def show_top(hosts: Sequence[AskedHost], here: RunsHere, every: float) -> None:
         drawn = top.rows(time.time(), console.size.height)
         return Group(*(Text(text, style, no_wrap=True, overflow="ellipsis") for text, style in drawn))
 
-    top.runs = here.read()
+    top.runs, top.problems = here.read(), here.problems
     ending, fd = Ending(console.file), keyboard()
     keys = KeyReader(fd, top.press, lambda: False) if fd is not None else None
     ending.begin()
@@ -85,7 +86,7 @@ def show_top(hosts: Sequence[AskedHost], here: RunsHere, every: float) -> None:
                 top.is_changed.wait(every)
                 top.is_changed.clear()
                 if time.monotonic() - read_at >= every:
-                    top.runs, read_at = here.read(), time.monotonic()
+                    top.runs, top.problems, read_at = here.read(), here.problems, time.monotonic()
     finally:
         top.is_over.set()
         if keys is not None:

@@ -24,8 +24,10 @@ Row = tuple[str, str]
 _MOST_JOBS = 16
 
 
-def top_rows(hosts: Sequence[AskedHost], runs: Mapping[str, RunHere], now: float) -> Iterator[Row]:
-    """Yield all rows: each host with its runs and their jobs, and then the runs here."""
+def top_rows(
+    hosts: Sequence[AskedHost], runs: Mapping[str, RunHere], now: float, problems: Mapping[str, str] | None = None
+) -> Iterator[Row]:
+    """Yield all rows: each host with its runs and their jobs, and then the runs here. `problems`: runs whose journals cannot be read."""
     for host in hosts:
         yield from _host(host, runs, now)
     yield "here", "bold"
@@ -33,6 +35,8 @@ def top_rows(hosts: Sequence[AskedHost], runs: Mapping[str, RunHere], now: float
         yield "  no run that has not ended", "dim"
     for run in runs.values():
         yield _here(run, now), "dim" if run.status.state == "detached" else ""
+    for name, problem in (problems or {}).items():
+        yield f"  run {clean_line(name)}  {shorten(problem, 300)}", "yellow"
 
 
 def _host(host: AskedHost, runs: Mapping[str, RunHere], now: float) -> Iterator[Row]:
@@ -64,7 +68,7 @@ def _gpu(gpu: HostGpu, now: float) -> str:
 
 
 def _run(run: RunThere, here: RunHere | None) -> Iterator[Row]:
-    host = here.tally.hosts.get(run.host) if here is not None else None
+    host = here.host_of(run.host) if here is not None else None
     slots = f"/{host.slots}" if host is not None and host.slots else ""
     task = f"  {shorten(here.status.task, 60)}" if here is not None else ""
     reason = f": {shorten(host.queue_reason, 100)}" if host is not None and host.queue_reason and run.queued else ""

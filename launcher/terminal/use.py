@@ -5,6 +5,7 @@ Rule: each host is asked in a thread of its own, so that one that does not answe
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from launcher.agents.query import AgentQuery
-from launcher.display.tally import Tally
+from launcher.display.tally import HostTally, Tally
 from launcher.errors import LauncherError
 from launcher.runs import index
 from launcher.runs.journal import JournalReader
@@ -85,6 +86,13 @@ class RunHere:
     status: RunStatus
     tally: Tally
 
+    def host_of(self, spool: str) -> HostTally | None:
+        """Return the host whose spool has this name (`remote_agent.system.host.slug`): it ends in a hash of the host's name."""
+        for name, host in self.tally.hosts.items():
+            if spool.rpartition("-")[2] == hashlib.sha256(name.encode()).hexdigest()[:8]:
+                return host
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         hosts = {
@@ -101,14 +109,20 @@ class RunHere:
 
 
 class RunsHere:
-    """The runs that have not ended, by their journals. What was read once is not read again. One thread uses it."""
+    """The runs that have not ended, by their journals. What was read once is not read again. One thread uses it.
+
+    Attributes:
+        problems: run -> why its journal cannot be read.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[JournalReader, Tally, int]] = {}
+        self.problems: dict[str, str] = {}
 
     def read(self) -> dict[str, RunHere]:
         """Return them by their ids."""
         found: dict[str, RunHere] = {}
+        self.problems = {}
         for entry in index.entries():
             if entry.is_there:
                 self._read(entry, found)
@@ -127,8 +141,9 @@ class RunsHere:
             for seq, event in reader.events(after):
                 tally(event)
                 after = seq
-        except (LauncherError, sqlite3.Error):
-            return  # its journal goes away now, or is not one; `launcher runs` says what is wrong with it
+        except (LauncherError, sqlite3.Error) as error:
+            self.problems[entry.run] = str(error)
+            return
         self._known[entry.run] = (reader, tally, after)
         found[entry.run] = RunHere(status, tally)
 

@@ -40,11 +40,11 @@ class UseListing:
     def list_use(self, spools: Iterable[Tuple[str, str, str]]) -> Dict[str, Any]:
         """Return what is in use.
 
-        `at` is the time here, `memory` and `memory_free` are bytes, `load` is that of the last minute. Each of `runs` has `run`, `host` (its name for this
-        host), `queued`, `running` (numbers of jobs), and `jobs`: attempt and begin of those that run.
+        `at` is the time here, `memory` and `memory_free` are bytes, `load` is that of the last minute. Each of `runs` has `run`, `host` (the name of its
+        spool), `queued`, `running` (numbers of jobs), and `jobs`: attempt and begin of those that run.
 
         Args:
-            spools: the path of each, its run, and the name that the run has for this host.
+            spools: the path of each, its run, and the name of its folder.
         """
         memory = memory_here()
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

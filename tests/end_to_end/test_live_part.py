@@ -121,8 +121,8 @@ def test_leave_and_come_back(terminal: OnTerminal, project: Path, more: dict[str
         assert "2 completed" in " ".join(second.screen())
 
 
-def test_resized_narrow_and_without_colour(project: Path, more: dict[str, str]) -> None:
-    """Rows fit, and there is no colour where the user wants none."""
+def test_resized_and_narrow(project: Path, more: dict[str, str]) -> None:
+    """Rows fit the new width. Another kind of terminal will do, too."""
     with on_terminal(sweep(project), project, is_own=True, more={**more, "TERM": "vt100"}, columns=120) as terminal:
         terminal.wait_for("jobs 0 (")
         terminal.resize(12, 50)

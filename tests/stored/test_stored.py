@@ -18,6 +18,7 @@ from tests.stored.places import EACH, Stored, put_back
 #: What is pickled by value needs the minor Python that pickled it.
 _OF_ITS_PYTHON = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="it was pickled by value under Python 3.11")
 _FINISHED = {"command": 1, "app": 3, "plugin": 2, "zen": 2, "script": 3, "local": 3, "again": 1}
+_DOUBTFUL = "the host went down, or its spool was damaged, when the job was about to start"
 _LEFT = ("killed_app", "killed_plain", "killed_script", "detached")
 _WITH_FAILED = ("app", "script", "local")
 
@@ -73,20 +74,21 @@ def test_a_killed_run_is_taken_up(stored: Stored, name: str) -> None:
     with stored.host():
         stored.launcher("attach", str(stored.folder(name)), code=1)
     shown = stored.json("show", str(stored.folder(name)), "--offline")
-    assert [job["state"] for job in shown["jobs"]] == ["COMPLETED", "COMPLETED", "FAILED", "COMPLETED"]
-    # By the boot of the host: it is the same machine only where the data were made.
-    assert shown["jobs"][2]["error"]["kind"] in ("killed", "lost")
+    *first, last = shown["jobs"]
+    assert [job["state"] for job in first] == ["COMPLETED", "COMPLETED", "FAILED"]
+    # By the boot of the host: it is the same machine only where the data were made. On another one, a job that was about to start is lost.
+    assert first[2]["error"]["kind"] in ("killed", "lost")
+    is_lost = last["state"] == "FAILED"
+    assert not is_lost or (last["error"]["kind"], last["error"]["message"]) == ("lost", _DOUBTFUL)
     told = [line for line in stored.told() if not line.startswith("by value")]
     assert sorted(told) == sorted(
         [
             "on_job_return 1 1 COMPLETED",
             "on_job_end 3 1 FAILED",
             "on_job_return 2 1 FAILED",
-            "on_job_start 4 1",
-            "ran 4",
-            "on_job_end 4 1 COMPLETED",
-            "on_job_return 3 1 COMPLETED",
-            "on_multirun_end 1 COMPLETED COMPLETED FAILED COMPLETED",
+            *([] if is_lost else ["on_job_start 4 1", "ran 4", "on_job_end 4 1 COMPLETED"]),
+            f"on_job_return 3 1 {last['state']}",
+            f"on_multirun_end 1 COMPLETED COMPLETED FAILED {last['state']}",
         ]
     )
     assert told[-1].startswith("on_multirun_end")

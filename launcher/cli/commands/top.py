@@ -18,7 +18,7 @@ from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
     from launcher.inventory import HostSpec
-    from launcher.terminal.use import AskedHost
+    from launcher.terminal.use import AskedHost, RunsHere
 
 __all__ = ["top"]
 
@@ -104,7 +104,7 @@ def _open_hosts() -> list[HostSpec]:
     return list(found.values())
 
 
-def _show_once(hosts: list[AskedHost], here: Any, *, is_json: bool) -> None:
+def _show_once(hosts: list[AskedHost], here: RunsHere, *, is_json: bool) -> None:
     from launcher.terminal.top_rows import top_rows
 
     is_over = threading.Event()
@@ -119,7 +119,11 @@ def _show_once(hosts: list[AskedHost], here: Any, *, is_json: bool) -> None:
     runs = here.read()
     is_over.set()
     if is_json:
-        arguments.print_json(hosts=[one.to_json() for one in hosts], runs=[one.to_json() for one in runs.values()])
+        arguments.print_json(
+            hosts=[one.to_json() for one in hosts],
+            runs=[one.to_json() for one in runs.values()],
+            problems=here.problems,
+        )
         return
-    for text, _ in top_rows(hosts, runs, time.time()):
+    for text, _ in top_rows(hosts, runs, time.time(), here.problems):
         print(text)

@@ -23,8 +23,9 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
     return Cli(capfdbinary)
 
 
-def test_this_machine_is_always_asked(cli: Cli) -> None:
+def test_this_machine_is_always_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also without any run. Memory and CPUs are the real ones."""
+    monkeypatch.setattr(top, "_PATIENCE", 300.0)
     answer = cli.json("top")
     (host,) = answer["hosts"]
     assert (host["host"], host["error"], answer["runs"]) == ("local", None, [])
@@ -33,8 +34,9 @@ def test_this_machine_is_always_asked(cli: Cli) -> None:
     assert first.startswith("local  load ")
 
 
-def test_a_host_that_cannot_be_reached_is_a_line(cli: Cli) -> None:
+def test_a_host_that_cannot_be_reached_is_a_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are shown."""
+    monkeypatch.setattr(top, "_PATIENCE", 300.0)
     here, far = cli.json("top", "nowhere.invalid")["hosts"]
     assert here["error"] is None
     assert "nowhere.invalid" in far["error"]

@@ -6,14 +6,19 @@ import functools
 import importlib
 import io
 import json
+import linecache
 import os
 import pathlib
 import pickletools
+import re
 import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -213,3 +218,40 @@ def test_pickles_work_with_the_agents_oldest_python():
     assert protocol <= 5
     assert protocol == PROTOCOL
     assert uuid.UUID(int=1) == loads(dumps(uuid.UUID(int=1)).data)
+
+
+@pytest.fixture
+def cell() -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Runs the source of a cell, as a notebook does: its file is in no folder, and its lines are known."""
+    made: list[str] = []
+
+    def run(source: str) -> dict[str, Any]:
+        name = f"/nowhere/cell-{len(made)}-{os.getpid()}.py"
+        made.append(name)
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        scope: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(source, name, "exec"), scope)
+        return scope
+
+    yield run
+    for name in made:
+        linecache.cache.pop(name, None)
+
+
+def test_code_of_a_cell_comes_with_its_source(cell: Callable[[str], dict[str, Any]]) -> None:
+    """A traceback has its lines, also of what is defined in it. The same source gives the same pickle, wherever it was."""
+    source = "def outer():\n    def inner():\n        return 1 / 0  # here\n    return inner\nfunction = outer()\n"
+    first, second = (dumps(cell(source)["function"]).data for _ in range(2))
+    assert first == second
+    for name in list(linecache.cache):
+        if name.startswith("/nowhere/"):
+            del linecache.cache[name]
+    with pytest.raises(ZeroDivisionError) as raised:
+        loads(first)()
+    text = "".join(traceback.format_exception(raised.value))
+    assert re.search(r'File "<cell [0-9a-f]{8}>", line 3, in inner\n +return 1 / 0  # here', text)
+
+
+def test_code_of_a_file_comes_without_its_source() -> None:
+    """Its lines are on no host, and may be many."""
+    assert b"comes without" not in dumps(lambda: None).data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from launcher.display.lines import LineDisplay
 from launcher.display.tally import Tally
 from launcher.display.text import clean_lines
-from launcher.terminal.factory import make_display
+from launcher.terminal.factory import keyboard, make_display
 from launcher.terminal.live_display import LiveDisplay
 from tests.launcher.display.happened import (
     Terminal,
@@ -45,6 +46,29 @@ def test_the_display_fits_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_display(Tally(), Terminal(), quiet=True), LineDisplay)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_display(Tally(), Terminal()), LineDisplay)
+
+
+def test_no_colour_where_the_user_wants_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NO_COLOR` (no-color.org). The live part stays."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = re.compile(r"\x1b\[[0-9;]*3[0-7]")
+    seen = []
+    for value in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", value)
+        stream = Terminal()
+        with make_display(Tally(), stream) as display:
+            display(ready())
+        seen.append(bool(coloured.search(stream.getvalue())))
+        assert "gpu1" in stream.getvalue()
+    assert seen == [True, False]
+
+
+def test_keys_are_read_from_a_terminal_of_ours_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from a pipe, a closed stdin, or one without a descriptor."""
+    assert keyboard() is None
+    for stdin in (None, io.StringIO("q")):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert keyboard() is None
 
 
 def test_lines_reach_the_stream_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,12 @@ from launcher.inventory import HostSpec
 from launcher.runs.status import RunStatus
 from launcher.terminal.top_rows import top_rows
 from launcher.terminal.use import AskedHost, RunHere
+from remote_agent.system.host import slug
 from tests.launcher.display.happened import one_job, ready, started, tally_of
 
 GIB = 1 << 30
+#: The name of a spool of the host gpu1.
+SPOOL = slug("gpu1")
 
 
 def host(*runs: RunThere, error: str = "", gpus: tuple[HostGpu, ...] = ()) -> AskedHost:
@@ -32,7 +35,7 @@ def plain(hosts: list[AskedHost], runs: dict[str, RunHere] | None = None) -> lis
 
 def test_a_run_with_its_jobs_and_what_its_journal_says() -> None:
     """Slots, the task and overrides are known where its journal is here."""
-    run = RunThere("r1", "gpu1", 2, 1, (JobThere(3, 2, 12.0),))
+    run = RunThere("r1", SPOOL, 2, 1, (JobThere(3, 2, 12.0),))
     assert plain([host(run)], here()) == [
         "gpu1  load 1.5 of 8 CPUs  memory 10.0 GiB of 32.0 GiB",
         "  run r1  app.py:train  1/2 running, 2 queued",
@@ -51,7 +54,7 @@ def test_a_run_of_another_machine_of_yours() -> None:
 
 def test_why_its_jobs_wait_in_a_queue() -> None:
     """As Slurm said last."""
-    run = RunThere("r1", "gpu1", 2, 0, ())
+    run = RunThere("r1", SPOOL, 2, 0, ())
     rows = plain([host(run)], here(events.Note(1.0, "slurm: allocations wait: Resources", "gpu1")))
     assert rows[1].endswith("0/2 running, 2 queued: Resources")
 
@@ -74,6 +77,13 @@ def test_a_host_that_does_not_answer() -> None:
     assert plain([asked])[0] == "gpu2  gpu2: connect: refused next: look"
     assert plain([AskedHost(HostSpec("gpu2", "gpu2"), "gpu2")])[0] == "gpu2  asking ..."
     assert "  does not answer (this is of " in plain([host(error="gpu1: link lost")])[1]
+
+
+def test_a_journal_that_cannot_be_read() -> None:
+    """One of a later version, or a damaged one. The others are shown."""
+    rows = [text for text, _ in top_rows([], here(), 100.0, {"r2": "its journal is\ndamaged"})]
+    assert rows[1].startswith("  run r1  ")
+    assert rows[2] == "  run r2  its journal is damaged"
 
 
 def test_a_hostile_host_writes_text_alone() -> None:
