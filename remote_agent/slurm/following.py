@@ -154,15 +154,17 @@ class Following:
                 self._see_end(attempt, self._paths_of(incarnation).own_output(attempt) or "")
             elif name == "gone":
                 attempt.state = "final"
+            # It is sent from there also to a controller that has just come.
+            delivery = self._delivery_of(incarnation)
             if not self._is_of(incarnation.name, attempt.id):
                 self._held_back[incarnation.name, attempt.id] = None
             elif name == "started":
                 self._say_started(attempt)
             elif name == "final" and not is_quiet:
-                self._delivery_of(incarnation).send(attempt)
+                delivery.send(attempt)
                 self._see_duration(attempt)
             elif name == "gone" and not is_quiet:
-                self._delivery_of(incarnation).send_outputs(attempt)
+                delivery.send_outputs(attempt)
         self._tell_held_back(is_quiet=is_quiet)
         for debt in self._incarnations.debts(takers, now):
             self._settle(debt)

@@ -87,6 +87,8 @@ class Submitter:
         self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
         self._is_live = False
+        #: A controller has said what holds for the run. Before, nothing can be decided.
+        self._has_hello = False
         self._look_at = 0.0
         self._is_polling = False
         self._finish_by: Optional[float] = None
@@ -124,7 +126,7 @@ class Submitter:
             self._finish(now)
             self._controller.pump()
             return
-        if now >= self._look_at:
+        if now >= self._look_at and self._has_hello:
             self._following.follow(now)
             # A disk that is slow is asked less often.
             if self._is_live:
@@ -168,6 +170,7 @@ class Submitter:
             environment=self._zygotes.environments.on_environment,
             finish=self._on_finish,
         )
+        self._has_hello = True
         self._following.follow(time.monotonic(), is_quiet=True)
         self._is_live = hello["live"]
         return {
@@ -223,6 +226,20 @@ class Submitter:
     def _publish(self, prepared: Prepared) -> None:
         write_prepared(self._files, prepared)
         self._is_prepared = True
+        # All that allocations need is here, so a controller that leaves need not wait any longer.
+        self._controller.say(
+            {
+                "t": "zygote",
+                "zygote": prepared.key,
+                "state": "ready",
+                "error": None,
+                "python": "",
+                "isolation": "",
+                "why": "",
+                "notes": [],
+                "imported": None,
+            }
+        )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
