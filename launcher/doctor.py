@@ -92,7 +92,8 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
             bundle = "was sent now" if talk.has_sent_bundle else "was there already"
             left: list[Any] = talk.survey()
             waiting = [item for item in left if isinstance(item, dict) and item.get("kind") == "warm"]
-            gpus = talk.gpus(spec.gpus)
+            # What a login node has of GPUs, no job of a cluster gets.
+            gpus = None if spec.slurm is not None else talk.gpus(spec.gpus)
             packages, planned = _packages_step(talk, spec, options, lock) if lock is not None else (None, False)
     except HostError as error:
         failed = _WAY.get(error.phase, "agent")
@@ -106,9 +107,11 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
         yield packages
         if packages.outcome is StepOutcome.FAILED:
             return
-    if gpus.why:
+    if gpus is not None and gpus.why:
         yield Step("GPUs", StepOutcome.FAILED, gpus.why, "correct `gpus` of this host in the hosts file")
         return
+    if spec.slurm is not None:
+        yield _ok("slurm", "one job is queued now, as a run would queue it; this goes on when it has run on a node")
     yield from _run_probe(spec, options, bundle, lock if planned else None, gpus)
     if waiting:
         yield _ok(
@@ -174,7 +177,9 @@ def _number(host: str, found: Mapping[str, Any], name: str) -> int:
     return number
 
 
-def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | None, gpus: GpuList) -> Iterator[Step]:
+def _run_probe(
+    spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | None, gpus: GpuList | None
+) -> Iterator[Step]:
     """Run one job that reports what it finds on the host; yield the steps from the agent's welcome on.
 
     Args:
@@ -186,7 +191,7 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | No
             options, hosts=(), hosts_file=None, environment=None, extras=(), groups=(), warm=0.0
         )
         # Without a GPU, because others may have them all.
-        bare = dataclasses.replace(spec, environment=None, extras=(), gpus=0)
+        bare = dataclasses.replace(spec, environment=None, extras=(), gpus=None if spec.slurm is not None else 0)
         setup = ProbeSetup.make(
             "RUN", None, [{}], hosts=[bare], callbacks=(), folder=folder, options=alone, results="safe",
             outputs=False, timeout=_TIMEOUT, on_host_loss="fail", host_loss_timeout=_TIMEOUT,
@@ -234,19 +239,25 @@ def _answer(returned: JobReturn) -> dict[str, Any] | None:
 
 
 def _agent_steps(
-    seen: list[events.Event], bundle: str, spec: HostSpec, gpus: GpuList, *, told: str | None
+    seen: list[events.Event], bundle: str, spec: HostSpec, gpus: GpuList | None, *, told: str | None
 ) -> Iterator[Step]:
     """What the run said about the host, without what the job's error says."""
     ready = [event for event in seen if isinstance(event, events.HostReady)]
     if ready:
         yield _ok("agent", f"Python {ready[0].python}; its code {bundle}; the cache and state folders can be written")
+    if ready and gpus is None:
+        yield _ok("slots", f"at most {ready[0].slots} jobs at once on the nodes")
+    elif ready and gpus is not None:
         chosen = [gpu for gpu in gpus.gpus if gpu.is_chosen]
         most = min(spec.gpus, len(chosen)) if isinstance(spec.gpus, int) else len(chosen)
         # The check had no GPU. A run has as many slots as GPUs, if nobody says their number.
         slots = ready[0].slots if spec.slots is not None else max(most, 1)
         yield _ok("slots", f"{slots}, GPUs {', '.join(gpu.uuid for gpu in chosen)}" if most else f"{slots}, no GPU")
         yield from _gpu_steps(gpus)
-    said = [event for event in seen if isinstance(event, (events.Warned, events.Note))]
+    # A note that names no host is of the run: that its end takes a moment, such as with Slurm's allocations.
+    said = [
+        event for event in seen if isinstance(event, events.Warned) or (isinstance(event, events.Note) and event.host)
+    ]
     logout = [event.message for event in said if isinstance(event, events.Note) and event.topic == "logout"]
     rest = [
         event.message for event in said if event.message not in logout and (told is None or told not in event.message)

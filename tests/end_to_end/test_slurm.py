@@ -11,7 +11,9 @@ import pytest
 
 import launcher
 from launcher import events
+from launcher.doctor import StepOutcome, examine
 from launcher.inventory import HostSpec
+from launcher.options import LaunchConf
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.gpus import TOOL, FalseGpus
 from tests.hosts.slurm import SlurmCluster, running_cluster
@@ -283,3 +285,15 @@ def test_jobs_that_wait_run_in_the_next_allocation(tmp_path: Path):
         balanced(cluster)
         assert len(allocations(cluster)) == 2
         check_nothing_left(cluster)
+
+
+def test_doctor_runs_one_job_of_slurm(cluster: SlurmCluster):
+    """On a node, as a run would; what Slurm refuses is named."""
+    steps = list(examine(login(cluster), LaunchConf()))
+    assert [step for step in steps if step.outcome is not StepOutcome.OK] == []
+    assert {"slurm", "agent", "slots", "environment", "disk", "clock"} <= {step.name for step in steps}
+    assert len(allocations(cluster)) == 1
+    *_, last = examine(login(cluster, partition="nowhere"), LaunchConf())
+    assert last.outcome is StepOutcome.FAILED
+    assert "invalid partition" in last.detail
+    check_nothing_left(cluster)
