@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Set
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
 from remote_agent.slurm.allocation import IDLE_WORDS
-from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Request
+from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Request, expected_start
 from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown, takes_many
 from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
@@ -102,6 +102,8 @@ class Asking:
         self._fruitless: Dict[str, Dict[str, str]] = {}
         #: Why allocations wait -> since when.
         self._reasons: Dict[str, float] = {}
+        #: Of these it was said when Slurm expects to start them.
+        self._expected: Set[str] = set()
 
     def tick(self, now: float, *, is_prepared: bool) -> None:
         """Ask if it is time to. `is_prepared`: allocations would find what they need to run a job."""
@@ -401,8 +403,12 @@ class Asking:
         """Say why allocations wait, when that changes. Fail jobs whose allocations wait for what never comes."""
         reasons = sorted({one.reason for one in found if one.phase is Phase.WAITING and one.reason})
         for reason in reasons:
-            if reason not in self._reasons:
-                self._note("slurm: allocations wait: {}".format(reason))
+            start = expected_start(found, reason)
+            if reason not in self._reasons or (start and reason not in self._expected):
+                self._note("slurm: allocations wait: {}{}".format(reason, start))
+            if start:
+                self._expected.add(reason)
+        self._expected.intersection_update(reasons)
         self._reasons = {reason: self._reasons.get(reason, now) for reason in reasons}
         vain = [one for one in reasons if self._batch.is_hopeless(one) and now - self._reasons[one] >= _PATIENCE]
         if vain:

@@ -7,7 +7,18 @@ never a result. What nobody knows is said to be unknown, and a state that an imp
 import enum
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-__all__ = ["Batch", "BatchError", "Limits", "Listed", "NoAnswer", "NoRoom", "Phase", "Refused", "Request"]
+__all__ = [
+    "Batch",
+    "BatchError",
+    "Limits",
+    "Listed",
+    "NoAnswer",
+    "NoRoom",
+    "Phase",
+    "Refused",
+    "Request",
+    "expected_start",
+]
 
 
 class BatchError(Exception):
@@ -85,6 +96,7 @@ class Listed(NamedTuple):
         kind: the kind of error (`JobError.kind`) that the word explains; empty for none.
         reason: why it waits, in the system's words; empty if it does not say.
         node: where it runs, or has run.
+        start: when the system expects it to start, if it waits: `2026-11-30T17:05:00`, by the cluster's clock; empty if it does not say.
     """
 
     job: str
@@ -94,6 +106,13 @@ class Listed(NamedTuple):
     kind: str
     reason: str
     node: str
+    start: str = ""
+
+
+def expected_start(found: Sequence[Listed], reason: str) -> str:
+    """When the system expects to start the first of those that wait for a reason, as a part of a sentence; empty if it does not say."""
+    starts = [one.start for one in found if one.phase is Phase.WAITING and one.reason == reason and one.start]
+    return "; Slurm expects to start the first at {} by its clock".format(min(starts)) if starts else ""
 
 
 class Batch:

@@ -70,7 +70,8 @@ _MAYBE = (
     "Protocol",
     "Unspecified",
 )
-_FIELDS = 5
+_FIELDS = 6
+_START = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 #: Seconds before the end of an allocation at which its jobs get SIGTERM.
 WARNING = 60
 #: Reasons of what never starts as it was asked for.
@@ -157,13 +158,15 @@ class Slurm(Batch):
         if not names:
             return []
         # The reason is the only field with free text, so it is last.
-        said = self._run("squeue", "-h", "-r", "-t", "all", "--me", "-n", ",".join(names), "-o", "%A|%j|%T|%N|%r")
+        said = self._run("squeue", "-h", "-r", "-t", "all", "--me", "-n", ",".join(names), "-o", "%A|%j|%T|%N|%S|%r")
         found = []
         for line in said.splitlines():
             fields = line.split("|", _FIELDS - 1)
             if len(fields) == _FIELDS:
-                job, name, word, node, reason = fields
-                found.append(Listed(job, name, _phase(word), word, _ENDED.get(word, ""), _reason(reason), node))
+                job, name, word, node, start, reason = fields
+                phase = _phase(word)
+                start = start if phase is Phase.WAITING and _START.fullmatch(start) else ""
+                found.append(Listed(job, name, phase, word, _ENDED.get(word, ""), _reason(reason), node, start))
         return found
 
     def is_hopeless(self, reason: str) -> bool:

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.slurm.batch import BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Refused, Request
+from remote_agent.slurm.batch import (
+    BatchError,
+    Limits,
+    Listed,
+    NoAnswer,
+    NoRoom,
+    Phase,
+    Refused,
+    Request,
+    expected_start,
+)
 from remote_agent.slurm.batch_slurm import Slurm
 
 REQUEST = Request(
@@ -181,19 +191,48 @@ def test_all_that_is_listed_is_read(program: Program):
     """A reason may have spaces, commas and bars. A word that nobody knows is alive. A line that is no answer is passed over."""
     said = program(
         "squeue",
-        out="7|hrl-a|PENDING||ReqNodeNotAvail, UnavailableNodes:n1|n2\n8|hrl-a|RUNNING|n1|None\n9|hrl-b|NODE_FAIL|n2|NodeDown\n"
-        "10|hrl-b|OUT_OF_MEMORY|n2|OutOfMemory\n11|hrl-b|TELEPORTING|n3|None\nslurm_load_jobs: a note\n",
+        out="7|hrl-a|PENDING||2026-11-30T17:05:00|ReqNodeNotAvail, UnavailableNodes:n1|n2\n"
+        "8|hrl-a|RUNNING|n1|2026-11-30T16:05:00|None\n9|hrl-b|NODE_FAIL|n2|N/A|NodeDown\n"
+        "10|hrl-b|OUT_OF_MEMORY|n2|N/A|OutOfMemory\n11|hrl-b|TELEPORTING|n3|N/A|None\n12|hrl-a|PENDING||N/A|Priority\nslurm_load_jobs: a note\n",
     )
     assert Slurm().listed(["hrl-a", "hrl-b"]) == [
-        Listed("7", "hrl-a", Phase.WAITING, "PENDING", "", "ReqNodeNotAvail, UnavailableNodes:n1|n2", ""),
+        Listed(
+            "7",
+            "hrl-a",
+            Phase.WAITING,
+            "PENDING",
+            "",
+            "ReqNodeNotAvail, UnavailableNodes:n1|n2",
+            "",
+            "2026-11-30T17:05:00",
+        ),
         Listed("8", "hrl-a", Phase.ALIVE, "RUNNING", "", "", "n1"),
         Listed("9", "hrl-b", Phase.ENDED, "NODE_FAIL", "node_failed", "NodeDown", "n2"),
         Listed("10", "hrl-b", Phase.ENDED, "OUT_OF_MEMORY", "out_of_memory", "OutOfMemory", "n2"),
         Listed("11", "hrl-b", Phase.ALIVE, "TELEPORTING", "", "", "n3"),
+        Listed("12", "hrl-a", Phase.WAITING, "PENDING", "", "Priority", ""),
     ]
     arguments = said.read_text().splitlines()
     assert arguments[arguments.index("-n") + 1] == "hrl-a,hrl-b"
     assert "--me" in arguments
+
+
+def test_when_what_waits_is_expected_to_start():
+    """The earliest of those with the reason; others, and what runs, do not count."""
+
+    def listed(reason: str, start: str, phase: Phase = Phase.WAITING) -> Listed:
+        return Listed("7", "hrl-a", phase, "", "", reason, "", start)
+
+    found = [
+        listed("Resources", "2026-11-30T18:00:00"),
+        listed("Resources", "2026-11-30T17:05:00"),
+        listed("Resources", ""),
+        listed("Priority", "2026-11-30T17:00:00"),
+        listed("Resources", "2026-11-30T16:00:00", Phase.ALIVE),
+    ]
+    said = "; Slurm expects to start the first at 2026-11-30T17:05:00 by its clock"
+    assert expected_start(found, "Resources") == said
+    assert expected_start([listed("Resources", "")], "Resources") == ""
 
 
 def test_nothing_is_asked_about_no_names(program: Program):
