@@ -112,6 +112,11 @@ class Asking:
         if self._poll_at is not None and now >= self._poll_at and not self._is_polling:
             self._poll(now)
 
+    def is_due(self, now: float) -> bool:
+        """Whether Slurm is being asked, or will be in the next moment. What its limits do not permit now is not waited for."""
+        is_soon = self._ask_at is not None and self._ask_at <= now + _GATHER
+        return self._is_asking or self._looks_first or self._log.is_unanswered or is_soon
+
     def soon(self) -> None:
         """Ask for what is needed, together with what comes in the next moment."""
         self._ask_at = time.monotonic() + _GATHER

@@ -44,6 +44,8 @@ __all__ = ["Submitter"]
 _LOOK_EVERY = 0.25
 _LOOK_FACTOR = 10.0
 _TIMEOUT = 0.25
+#: For so many seconds it goes on without a controller, until Slurm has been asked for what the jobs need.
+_ASK_PATIENCE = 60.0
 #: More than a node has of anything.
 _ANY = 1 << 50
 #: Seconds for which the end of a run waits for its allocations to end.
@@ -113,10 +115,24 @@ class Submitter:
             self._remove()
         else:
             if not self._is_over and not self._turn_taken.is_over:
+                self._ask_the_rest()
                 self._asking.leave()
             self._log.record("left")
         self._controller.close()
         return 0
+
+    def _ask_the_rest(self) -> None:
+        """Ask for the allocations of the jobs that are here. The controller may have left right after it had sent them."""
+        give_up = time.monotonic() + _ASK_PATIENCE
+        while self._is_prepared and not self._turn_taken.is_over:
+            now = time.monotonic()
+            if now >= give_up or not self._asking.is_due(now):
+                break
+            for key, mask in self._selector.select(_TIMEOUT):
+                key.data(key.fileobj, mask)
+            self._turn_taken.touch(now)
+            self._asking.tick(now, is_prepared=True)
+            self._log.file.flush()
 
     def _turn(self, now: float) -> None:
         self._turn_taken.touch(now)

@@ -297,3 +297,18 @@ def test_doctor_runs_one_job_of_slurm(cluster: SlurmCluster):
     assert last.outcome is StepOutcome.FAILED
     assert "invalid partition" in last.detail
     check_nothing_left(cluster)
+
+
+def test_a_controller_that_leaves_at_once_has_asked(cluster: SlurmCluster, tmp_path: Path):
+    """The allocations of its jobs are asked for, and the jobs run, though nobody is connected."""
+    app = load_app()
+    open_gate(cluster.login)
+    with launcher.Session.open(hosts=[login(cluster)], folder=tmp_path / "out", callbacks=[app.Witness()]) as session:
+        for num in range(3):
+            session.submit(app.gated, {"num": num})
+        session.detach()
+    wait_until(lambda: len(lines(cluster.login, "ran")) == 3, "all to run", _LONG)
+    with launcher.Session.resume(tmp_path / "out") as session:
+        assert sorted(job.result() for job in session.as_completed()) == [0, 10, 20]
+    balanced(cluster)
+    check_nothing_left(cluster)
