@@ -5,7 +5,7 @@ Rule: nothing is written to stdout before the preamble, and nothing but frames a
 line on stderr and an exit code.
 
     connect --run RUN --host NAME [--workdir DIR] [--spare PYTHON]
-    look --run RUN --host NAME [--workdir DIR]
+    look --run RUN --host NAME [--workdir DIR] [--batch slurm]
     clean [--workdir DIR]
     serve --run RUN --host NAME --listener FD --umask N --notes JSON [--workdir DIR] [--spare PYTHON]     by `connect` alone
 """
@@ -63,11 +63,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
             return serve_allocation(run, host, workdir, _bundle(), options)
         if role == "connect" and options.get("batch") == "slurm":
             return _submit(run, host, workdir, umask)
+        if role == "look" and options.get("batch") == "slurm":
+            return _look_at_cluster(run, host, workdir)
         if role == "look":
             sock = _reach_running(run, host, workdir)
             if sock is None:
-                sys.stderr.write("hydra-remote-launcher: no agent of this run is running on this host\n")
-                return EXIT_NO_AGENT
+                return _no_agent()
         else:
             sock, error_pipe = _reach_agent(
                 run, host, folders(run, host, workdir), umask, workdir, options.get("spare")
@@ -321,6 +322,21 @@ def _submit(run: str, host: str, workdir: Optional[str], umask: int) -> int:
     while data:
         data = data[os.write(1, data) :]
     return submitter.serve()
+
+
+def _look_at_cluster(run: str, host: str, workdir: Optional[str]) -> int:
+    """Answer queries about a run on a Slurm cluster from its files. Creates nothing where there are none."""
+    spool = spool_folder(run, host, workdir)
+    if not os.path.isdir(spool):
+        return _no_agent()
+    from remote_agent.slurm.looking import serve_looking
+
+    return serve_looking(run, host, spool)
+
+
+def _no_agent() -> int:
+    sys.stderr.write("hydra-remote-launcher: no agent of this run is running on this host\n")
+    return EXIT_NO_AGENT
 
 
 def _bundle() -> str:

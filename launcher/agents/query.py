@@ -57,17 +57,13 @@ class AgentQuery:
     """
 
     def __init__(self, spec: HostSpec, role: str, run: str = "") -> None:
-        if role == "look" and spec.slurm is not None:
-            raise NoAgent(
-                spec.name,
-                "session",
-                "a Slurm cluster cannot be asked about a job that runs yet",
-                f"'launcher attach {run}' follows it",
-            )
         self.host = spec.name
         self._spec = spec
         self._run = run
         self._role = [role, *(["--run", run, "--host", spec.name] if run else [])]
+        if role == "look" and spec.slurm is not None:
+            # Nothing of the run stays on a login node; its files tell.
+            self._role += ["--batch", "slurm"]
         self._transport = make_transport(spec)
         #: The host had no bundle of this version, and got it.
         self.has_sent_bundle = False

@@ -8,7 +8,7 @@ Rule: a query changes nothing. Its sender does not become the controller, does n
 
 import json
 import os
-from typing import Any, Dict
+from typing import Any, Dict, Iterator, Mapping
 
 from remote_agent.agent.link.link import Link
 from remote_agent.agent.spool.attempt import Attempt
@@ -17,7 +17,7 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import Look, Looked, Output
 
-__all__ = ["Queries"]
+__all__ = ["Queries", "output_frames", "state_frames", "summary_of"]
 
 #: How many attempts one answer has.
 _PART = 4000
@@ -34,41 +34,53 @@ class Queries:
         """Answer one `look` message."""
         attempt_id = header["attempt"]
         if attempt_id is None:
-            self._send_states(link)
+            for frame in state_frames({attempt.id: summary_of(attempt) for attempt in self._attempts}):
+                link.outbox.put(frame)
             return
         attempt = self._attempts.alive(attempt_id)
-        offsets = {"stdout": header["stdout"], "stderr": header["stderr"]}
-        if attempt is not None:
-            for stream, path in self._paths.streams(attempt).items():
-                self._send_output(link, attempt_id, stream, path, offsets[stream])
-        state = "unknown" if attempt is None else attempt.short_state()
-        link.outbox.put(wire.encode({"t": "looked", "attempt": attempt_id, "state": state, "more": False}))
+        streams = {} if attempt is None else self._paths.streams(attempt)
+        for frame in output_frames(header, streams, "unknown" if attempt is None else attempt.short_state()):
+            link.outbox.put(frame)
 
-    def _send_states(self, link: Link) -> None:
-        items = [(attempt.id, _summary_of(attempt)) for attempt in self._attempts]
-        while True:
-            part, items = items[:_PART], items[_PART:]
-            header: Looked = {"t": "looked", "attempt": None, "state": "", "more": bool(items)}
-            link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))
-            if not items:
-                return
 
-    @staticmethod
-    def _send_output(link: Link, attempt_id: str, stream: str, path: str, offset: int) -> None:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+def state_frames(states: Dict[str, Dict[str, Any]]) -> Iterator[bytes]:
+    """The answer about all attempts, as `summary_of` tells of each."""
+    items = list(states.items())
+    while True:
+        part, items = items[:_PART], items[_PART:]
+        header: Looked = {"t": "looked", "attempt": None, "state": "", "more": bool(items)}
+        yield wire.encode(header, json.dumps(dict(part)).encode("utf-8"))
+        if not items:
             return
-        try:
-            data = os.pread(fd, wire.CHUNK, max(offset, 0))
-        finally:
-            os.close(fd)
+
+
+def output_frames(header: Look, streams: Mapping[str, str], state: str) -> Iterator[bytes]:
+    """The answer about one attempt. `streams`: the paths of its output, by stream; `state`: see `Attempt.short_state`."""
+    attempt_id = header["attempt"]
+    assert attempt_id is not None
+    offsets = {"stdout": header["stdout"], "stderr": header["stderr"]}
+    for stream, path in streams.items():
+        data = _read(path, offsets[stream])
         if data:
-            header: Output = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offset}
-            link.outbox.put(wire.encode(header, data))
+            output: Output = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offsets[stream]}
+            yield wire.encode(output, data)
+    looked: Looked = {"t": "looked", "attempt": attempt_id, "state": state, "more": False}
+    yield wire.encode(looked)
 
 
-def _summary_of(attempt: Attempt) -> Dict[str, Any]:
+def _read(path: str, offset: int) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, wire.CHUNK, max(offset, 0))
+    finally:
+        os.close(fd)
+
+
+def summary_of(attempt: Attempt) -> Dict[str, Any]:
+    """What the answer about all attempts says of one."""
     envelope = attempt.final.envelope if attempt.final is not None else None
     error = envelope.error if envelope is not None else None
     return {

@@ -11,6 +11,7 @@ import pytest
 
 import launcher
 from launcher import events
+from launcher.agents.query import AgentQuery
 from launcher.doctor import StepOutcome, examine
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
@@ -311,4 +312,24 @@ def test_a_controller_that_leaves_at_once_has_asked(cluster: SlurmCluster, tmp_p
     with launcher.Session.resume(tmp_path / "out") as session:
         assert sorted(job.result() for job in session.as_completed()) == [0, 10, 20]
     balanced(cluster)
+    check_nothing_left(cluster)
+
+
+def test_a_job_that_runs_is_looked_at_while_nobody_is_connected(cluster: SlurmCluster, tmp_path: Path):
+    """Its state and what it has printed, from the files of its allocation."""
+    app = load_app()
+    with launcher.Session.open(hosts=[login(cluster)], folder=tmp_path / "out") as session:
+        session.submit(app.talks, {"num": 0})
+        run = session.run_id
+        session.detach()
+
+    def look() -> tuple[str, bytes]:
+        with AgentQuery(login(cluster), "look", run) as query:
+            (state,) = {one["state"] for one in query.attempts().values()}
+            return state, query.look("0.1", 0, 0).stdout
+
+    wait_until(lambda: look() == ("running", b"said before the gate\n"), "its words", _LONG)
+    open_gate(cluster.login)
+    with launcher.Session.resume(tmp_path / "out") as session:
+        assert [job.result() for job in session.as_completed()] == [0]
     check_nothing_left(cluster)
