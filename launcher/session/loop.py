@@ -59,6 +59,9 @@ def drive_from(session: RunSession, source: Iterator[Source], task: Any, *, deta
     """
     if not is_planned:
         session.engine.record(meta={"open": str(session.next_num)})
+    if task is session.setup.task:
+        # It was pickled for all jobs when the run began, and counts as it was then.
+        task = None
     if not _Loop(session, source, task, is_planned=is_planned, is_asked_to_detach=detach).run() and session.interrupts:
         session.detach_if_must()
         raise session.interrupts.error()

@@ -218,6 +218,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
         raise CallbackError(str(error)) from error
     try:
         shared = dumps({"task": setup.task, "callbacks": entries, "hydra": setup.hydra_state()})
+        setup.pickler.share(setup.task)
     except Exception as error:
         raise CodeError(f"the task {setup.task_name} cannot be pickled: {error}") from error
     warnings = [*setup.warnings, *(("callbacks", note) for note in setup.callbacks.notes)]

@@ -1,10 +1,11 @@
-"""Pickling for one run. It remembers what was pickled by value and which modules the bytes need, for `prepared`.
+"""Pickling for one run. It remembers what was pickled by value and which modules the bytes need, for `prepared`, and how the task was that all jobs share.
 
 Rule: any thread may pickle. The memory only grows.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from launcher.serialization import pickler
@@ -26,6 +27,7 @@ class RunPickler:
         self.by_value = False
         self.values: tuple[str, ...] = ()
         self.modules: frozenset[str] = frozenset()
+        self._shared_task = b""
 
     def dumps(self, value: Any) -> bytes:
         """Pickle something for the hosts."""
@@ -35,6 +37,20 @@ class RunPickler:
             self.values = tuple(dict.fromkeys([*self.values, *dumped.values]))
         self.modules |= dumped.modules
         return dumped.data
+
+    def share(self, task: Any) -> None:
+        """Remember the task that all jobs share as it is now, when it is pickled for them."""
+        self._shared_task = self._digest(task)
+
+    def is_shared(self, task: Any) -> bool:
+        """Whether what all jobs share has this task as it is now. What it uses may have changed since: a function of a notebook, an attribute."""
+        try:
+            return self._digest(task) == self._shared_task
+        except Exception:  # noqa: BLE001 - it cannot be pickled any more; its job is pickled with it, and says so
+            return False
+
+    def _digest(self, task: Any) -> bytes:
+        return hashlib.sha256(self.dumps(task)).digest()
 
     def dumps_here(self, value: Any) -> bytes:
         """Pickle something that only controllers of the run load."""

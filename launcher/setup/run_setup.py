@@ -477,7 +477,7 @@ class RunSetup:
             "overrides": list(overrides),
             "task_name": self.task_name,
         }
-        if task is not None and task is not self.task and task != self.task:
+        if task is not None and not self.pickler.is_shared(task):
             check_task(task, with_config=call is None)
             content["task"] = task
         payload, failure = b"", None

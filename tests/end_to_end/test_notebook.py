@@ -106,6 +106,15 @@ def test_what_cells_define_travels_and_may_be_defined_anew(notebook: _Notebook) 
     assert shown["html"] == session["html"]
 
 
+def test_what_a_task_uses_may_be_defined_anew(notebook: _Notebook) -> None:
+    """The task itself is the same object as before: the one that all jobs of the session share."""
+    first, again = notebook.run(
+        "def factor():\n    return 3\ndef task(cfg):\n    return cfg.x * factor()\nprint(session.submit(task, {'x': 2}).result())",
+        "def factor():\n    return 100\nprint(session.submit(task, {'x': 2}).result())",
+    )
+    assert [first["text"], again["text"]] == ["6\n", "200\n"]
+
+
 def test_the_stop_button_leaves_the_session_usable(notebook: _Notebook) -> None:
     """The cell that waits ends, as with Ctrl-C. The job goes on, and so does the session."""
     stopped, after, ended = notebook.run(

@@ -191,3 +191,18 @@ def test_each_config_of_a_list_is_pickled_and_journalled_once(tmp_path: Path) ->
     with JournalReader(tmp_path / FOLDER) as reader:
         assert reader.blob_names("planned/") == []
         assert all(reader.payload(num) for num in range(4))
+
+
+def test_a_task_that_has_changed_is_sent_with_its_job(tmp_path: Path) -> None:
+    """All jobs share the task as it was at the beginning. If an attribute of it or a function that it uses is another one now, its job has it."""
+    names: dict[str, Any] = {}
+    exec("def factor():\n    return 3\ndef task(config):\n    return factor()", names)
+    setup = _made(tmp_path, names["task"])
+    setup.prepare()
+
+    def sent() -> Any:
+        return setup.pickler.loads(setup.job(0, names["task"], {"n": 1}, ()).payload).get("task")
+
+    assert sent() is None
+    names["factor"] = lambda: 100
+    assert sent()({}) == 100
