@@ -193,7 +193,8 @@ class EarlierRuns:
         total = 0
         for num, (config, overrides) in enumerate(sources, first):
             total += 1
-            made = setup.job(num, task, config, overrides)
+            # The task that all jobs share may not be pickled yet, and is no part of what is compared.
+            made = setup.job(num, None if task is setup.task else task, config, overrides)
             key = _key(setup, num, made.payload) if made.payload and made.failure is None else None
             if key is not None:
                 keys[num], folders[num] = key, made.output_dir
