@@ -326,6 +326,11 @@ class HostReady(EventBase):
     boot_id: str = ""
     room: dict[str, Any] | None = None
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether a batch system runs its jobs; `slots` is then only the most that it may have."""
+        return self.boot_id.startswith("slurm/")
+
 
 @frozen
 class WayChosen(EventBase):

@@ -17,7 +17,7 @@ import os
 import socket
 import sys
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT
@@ -54,7 +54,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if role == "clean":
             from remote_agent.agent.cleaning import serve_cleaning
 
-            return serve_cleaning(workdir)
+            return serve_cleaning(workdir, _cluster_states)
         if role == "serve":
             return _serve(run, host, workdir, options)
         if role == "allocation":
@@ -332,6 +332,12 @@ def _look_at_cluster(run: str, host: str, workdir: Optional[str]) -> int:
     from remote_agent.slurm.looking import serve_looking
 
     return serve_looking(run, host, spool)
+
+
+def _cluster_states(run: str, host: str, spool: str) -> Dict[str, Dict[str, Any]]:
+    from remote_agent.slurm.looking import Looking
+
+    return Looking(run, host, spool).states()
 
 
 def _no_agent() -> int:

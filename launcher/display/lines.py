@@ -204,9 +204,10 @@ class EventLines:
         if event.reconnected:
             return [Line(f"host {event.host}: connected again; the state of its jobs is known again", "good")]
         gpus = f", {count(len(event.gpus), 'GPU')}" if event.gpus else ""
+        room = "Slurm runs its jobs" if event.is_cluster else count(event.slots, "slot")
         return [
             Line(
-                f"host {event.host}: ready, {count(event.slots, 'slot')}{gpus}, agent on Python {clean(event.python)}",
+                f"host {event.host}: ready, {room}{gpus}, agent on Python {clean(event.python)}",
                 "good",
             )
         ]

@@ -89,6 +89,8 @@ class HostTally:
     state: str = "connecting"
     detail: str = ""
     slots: int = 0
+    #: A batch system runs its jobs, and `slots` is only the most that it may have.
+    is_cluster: bool = False
     python: str = ""
     gpus: tuple[str, ...] = ()
     queued: int = 0
@@ -350,6 +352,7 @@ class Tally:
         host = self._host(event.host)
         host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
         host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+        host.is_cluster = event.is_cluster
 
     def _environment(self, name: str) -> EnvironmentTally:
         host = self._host(name)

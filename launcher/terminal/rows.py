@@ -60,11 +60,18 @@ def host_rows(tally: Tally, now: float, width: int, room: int, *, has_jobs: bool
     return rows
 
 
+def running_of(host: HostTally) -> str:
+    """How many jobs it runs, and of how many at once; empty if it is not ready."""
+    if not host.slots:
+        return ""
+    return f"{host.running} running" if host.is_cluster else f"{host.running}/{host.slots} running"
+
+
 def _cells(host: HostTally, width: int, *, has_jobs: bool) -> list[tuple[str, str]]:
     state = host.state + (f" since {clock(host.unknown_since)}" if host.unknown_since is not None else "")
     cells = [(clean_line(host.name), "bold"), (state, _STATES[host.state])]
     if has_jobs:
-        cells.append((f"{host.running}/{host.slots} running" if host.slots else "", ""))
+        cells.append((running_of(host), ""))
     if has_jobs and width >= _NARROW:
         cells += [
             (f"{host.queued} queued", "dim"),

@@ -69,7 +69,7 @@ def _gpu(gpu: HostGpu, now: float) -> str:
 
 def _run(run: RunThere, here: RunHere | None) -> Iterator[Row]:
     host = here.host_of(run.host) if here is not None else None
-    slots = f"/{host.slots}" if host is not None and host.slots else ""
+    slots = f"/{host.slots}" if host is not None and host.slots and not host.is_cluster else ""
     task = f"  {shorten(here.status.task, 60)}" if here is not None else ""
     reason = f": {shorten(host.queue_reason, 100)}" if host is not None and host.queue_reason and run.queued else ""
     yield f"  run {clean_line(run.run)}{task}  {run.running}{slots} running, {run.queued} queued{reason}", "green"

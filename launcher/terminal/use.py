@@ -98,7 +98,7 @@ class RunHere:
         hosts = {
             host.name: {
                 "state": host.state,
-                "slots": host.slots,
+                "slots": None if host.is_cluster else host.slots,
                 "running": host.running,
                 "queued": host.queued,
                 "queue_reason": host.queue_reason or None,

@@ -23,7 +23,7 @@ from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.gpu_listing import list_gpus
 from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
-from remote_agent.agent.use_listing import UseListing
+from remote_agent.agent.use_listing import ClusterStates, UseListing
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.protocol.messages import GpusListed
@@ -43,12 +43,12 @@ _GPUS = 20
 
 
 class Cleaning:
-    """The folders of all runs of this user on this host."""
+    """The folders of all runs of this user on this host. `cluster_states`: see `UseListing`."""
 
-    def __init__(self, workdir: Optional[str]) -> None:
+    def __init__(self, workdir: Optional[str], cluster_states: ClusterStates = lambda run, host, spool: {}) -> None:
         self._cache, self._state = roots(workdir)
         self._warm = WarmStore(self._cache)
-        self._use = UseListing()
+        self._use = UseListing(cluster_states)
         self._environments = EnvironmentInventory(
             self._cache, boot_id(), lambda run, host: may_run(self._path(run, host))
         )
@@ -253,9 +253,9 @@ def _remove_folder(path: str) -> str:
     return ""
 
 
-def serve_cleaning(workdir: Optional[str]) -> int:
+def serve_cleaning(workdir: Optional[str], cluster_states: ClusterStates) -> int:
     """Answer on stdin and stdout until stdin ends. Returns the exit code."""
-    cleaning = Cleaning(workdir)
+    cleaning = Cleaning(workdir, cluster_states)
     _write(wire.PREAMBLE)
     decoder = wire.Decoder()
     while True:

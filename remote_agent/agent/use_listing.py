@@ -5,7 +5,7 @@ Rule: looking changes nothing, and disturbs no agent: the spools say it. A log t
 
 import os
 import time
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 from remote_agent.agent.spool.log import scan
 from remote_agent.agent.spool.other_runs import is_running
@@ -13,11 +13,16 @@ from remote_agent.system.host import usable_cpus
 from remote_agent.system.inherited import free_memory
 from remote_agent.system.resources import memory_here
 
-__all__ = ["UseListing"]
+__all__ = ["ClusterStates", "UseListing"]
+
+#: Says of a run, a host and its spool on a batch system what each attempt does, as in the answer to `look`.
+ClusterStates = Callable[[str, str, str], Dict[str, Dict[str, Any]]]
 
 #: Runs in an answer, and running jobs of each that are named. The others are counted.
 _MOST_RUNS = 100
 _MOST_JOBS = 200
+#: Where a run on a batch system has its jobs; the log beside it is of the login node alone.
+_POOL = "claims"
 #: record of a spool's log -> the state of its attempt from then on; empty: there is nothing more to see of it.
 _STATES = {
     "accepted": "queued",
@@ -31,9 +36,14 @@ _STATES = {
 
 
 class UseListing:
-    """Lists it, as often as it is asked."""
+    """Lists it, as often as it is asked.
 
-    def __init__(self) -> None:
+    Args:
+        cluster_states: see there.
+    """
+
+    def __init__(self, cluster_states: ClusterStates) -> None:
+        self._cluster_states = cluster_states
         #: Path of a log -> its size and time of change, and what it says.
         self._known: Dict[str, Tuple[Tuple[int, int], Dict[str, Any]]] = {}
 
@@ -48,7 +58,7 @@ class UseListing:
         """
         memory = memory_here()
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-        runs = [dict(self._jobs(path), run=run, host=host) for path, run, host in spools if is_running(path)]
+        runs = [dict(self._jobs(path, run, host), run=run, host=host) for path, run, host in spools if is_running(path)]
         return {
             "at": time.time(),
             "cpus": usable_cpus(),
@@ -58,7 +68,9 @@ class UseListing:
             "runs": runs[:_MOST_RUNS],
         }
 
-    def _jobs(self, spool: str) -> Dict[str, Any]:
+    def _jobs(self, spool: str, run: str, host: str) -> Dict[str, Any]:
+        if os.path.isdir(os.path.join(spool, _POOL)):
+            return _counted(self._cluster_states(run, host, spool))
         log = os.path.join(spool, "log")
         try:
             status = os.stat(log)
@@ -89,3 +101,9 @@ def _jobs_in(log: str) -> Dict[str, Any]:
         return {"queued": 0, "running": 0, "jobs": []}
     jobs: List[Any] = [[attempt, at] for attempt, at in running.items()]
     return {"queued": len(queued), "running": len(running), "jobs": jobs[:_MOST_JOBS]}
+
+
+def _counted(states: Dict[str, Dict[str, Any]]) -> Dict[str, Any]:
+    queued = [one for one in states.values() if one["state"] == "queued"]
+    jobs: List[Any] = [[attempt, one["started_at"]] for attempt, one in states.items() if one["state"] == "running"]
+    return {"queued": len(queued), "running": len(jobs), "jobs": jobs[:_MOST_JOBS]}

@@ -5,7 +5,7 @@ Rule: a query changes nothing. What allocations write is seen as late as the dis
 
 import os
 import time
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 from remote_agent.agent.queries import output_frames, state_frames, summary_of
 from remote_agent.agent.spool.attempt import Attempt
@@ -36,20 +36,27 @@ class Looking:
         self._pool = Pool(files, "look")
         self._incarnations = Incarnations(files)
 
+    def states(self) -> Dict[str, Dict[str, Any]]:
+        """What `summary_of` says of each attempt of which the controller has no result."""
+        takers = self._takers()
+        return {one: summary_of(_known(one, takers.get(one))) for one in self._pool.all_attempts()}
+
     def answer(self, header: Look) -> Iterator[bytes]:
         """The frames that answer one `look` message."""
-        self._incarnations.advance(time.monotonic())
-        has_it = {attempt: self._incarnations.get(name) for attempt, (_, name) in holders(self._pool.takers()).items()}
         attempt_id = header["attempt"]
         if attempt_id is None:
-            every = self._pool.all_attempts()
-            yield from state_frames({one: summary_of(_known(one, has_it.get(one))) for one in every})
+            yield from state_frames(self.states())
             return
-        incarnation = has_it.get(attempt_id)
+        incarnation = self._takers().get(attempt_id)
         attempt = _known(attempt_id, incarnation)
         is_known = incarnation is not None or attempt_id in self._pool.all_attempts()
         streams = {} if incarnation is None else self._paths_of(incarnation).streams(attempt)
         yield from output_frames(header, streams, attempt.short_state() if is_known else "unknown")
+
+    def _takers(self) -> Dict[str, Optional[Incarnation]]:
+        """Attempt -> the allocation that has it, as far as its log is there."""
+        self._incarnations.advance(time.monotonic())
+        return {attempt: self._incarnations.get(name) for attempt, (_, name) in holders(self._pool.takers()).items()}
 
     def _paths_of(self, incarnation: Incarnation) -> SpoolPaths:
         own = os.path.join(self._spool, FOLDER, incarnation.name)

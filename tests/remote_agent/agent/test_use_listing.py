@@ -20,6 +20,10 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def no_cluster(run: str, host: str, spool: str) -> dict[str, dict[str, object]]:
+    raise AssertionError("this is no run on a batch system")
+
+
 def write(spool: Path, *records: dict[str, object]) -> None:
     log = SpoolLog(str(spool / "log"))
     for record in records:
@@ -44,7 +48,7 @@ def test_jobs_by_their_last_record(spool: Path) -> None:
         {"r": "acked", "a": "1.1"},
         {"r": "unclaimed", "a": "4.1"},
     )
-    (found,) = runs(UseListing(), spool)
+    (found,) = runs(UseListing(no_cluster), spool)
     assert found == {
         "run": "r1",
         "host": "h",
@@ -58,12 +62,12 @@ def test_a_run_whose_agent_has_ended_is_left_out(spool: Path) -> None:
     """Its spool may still have results."""
     other = spool.parent / "other"
     other.mkdir()
-    assert [one["host"] for one in runs(UseListing(), other, spool)] == ["h"]
+    assert [one["host"] for one in runs(UseListing(no_cluster), other, spool)] == ["h"]
 
 
 def test_a_log_is_read_again_only_when_it_has_changed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep's log is large, and somebody looks every other second."""
-    listing, read = UseListing(), []
+    listing, read = UseListing(no_cluster), []
     scan = use_listing.scan
     monkeypatch.setattr(use_listing, "scan", lambda path: read.append(path) or scan(path))
     write(spool, {"r": "accepted", "a": "0.1"})
@@ -76,7 +80,21 @@ def test_a_log_is_read_again_only_when_it_has_changed(spool: Path, monkeypatch: 
 
 def test_memory_and_load_of_the_host(spool: Path) -> None:
     """Free memory is a part of all memory."""
-    found = UseListing().list_use([])
+    found = UseListing(no_cluster).list_use([])
     assert 0 <= found["memory_free"] <= found["memory"]
     assert found["cpus"] >= 1
     assert found["load"] >= 0
+
+
+def test_a_run_on_a_batch_system_says_it_itself(spool: Path) -> None:
+    """Its allocations have the logs of its jobs."""
+    (spool / "claims").mkdir()
+    states = {
+        "0.1": {"state": "final", "started_at": 1.0},
+        "1.1": {"state": "running", "started_at": 2.0},
+        "2.1": {"state": "queued", "started_at": None},
+    }
+    asked: list[tuple[str, ...]] = []
+    (found,) = runs(UseListing(lambda *about: asked.append(about) or states), spool)  # type: ignore[func-returns-value]
+    assert found == {"run": "r1", "host": "h", "queued": 1, "running": 1, "jobs": [["1.1", 2.0]]}
+    assert asked == [("r1", "h", str(spool))]
