@@ -151,7 +151,8 @@ def test_ctrl_c_twice_leaves_at_once(project: Path, more: dict[str, str]) -> Non
         terminal.write(b"\x03")
         terminal.wait_for("jobs are cancelled, hooks finish")
         terminal.write(b"\x03")
-        assert terminal.end() == 130
+        # In the last moments of the process, when all is done, a signal ends it by itself.
+        assert terminal.end() in (130, -signal.SIGINT)
         assert is_as_before(terminal, before)
 
 

@@ -66,12 +66,12 @@ def test_a_run_uses_it_and_the_journal_says_so(
 ) -> None:
     """Two runs, and one login for both, which was that of `connect`."""
     server, file = hosts
-    (tmp_path / "app.py").write_text("def f(cfg):\n    return 7\n")
+    (tmp_path / "kept_run.py").write_text("def f(cfg):\n    return 7\n")
     monkeypatch.chdir(tmp_path)
     assert main._main(["connect", "gpu1", "--hosts", file]) == 0
     for number in range(2):
         folder = tmp_path / f"out{number}"
-        assert main._main(["run", "app.py:f", "--hosts", file, "--folder", str(folder)]) == 0
+        assert main._main(["run", "kept_run.py:f", "--hosts", file, "--folder", str(folder)]) == 0
         told = capsys.readouterr()
         assert "reached by openssh: a kept connection to the host is open" in told.out + told.err
         reader = JournalReader(folder / ".launcher")
@@ -79,7 +79,9 @@ def test_a_run_uses_it_and_the_journal_says_so(
         reader.close()
         assert [(way.host, way.way) for way in ways] == [("gpu1", "openssh")]
     assert server.logins == 1
-    assert main._main(["run", "app.py:f", "--hosts", file, "--ssh", "fabric", "--folder", str(tmp_path / "out")]) == 0
+    assert (
+        main._main(["run", "kept_run.py:f", "--hosts", file, "--ssh", "fabric", "--folder", str(tmp_path / "out")]) == 0
+    )
     assert server.logins == 2
 
 
