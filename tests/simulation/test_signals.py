@@ -219,6 +219,7 @@ class SimSession(Session):
             fired_elsewhere=frozenset(),
             hosts=[],
             options=SimpleNamespace(lease=None, otel=False),
+            task=None,
             continues=None,
             waits_for_task=False,
             prepare=lambda: SimpleNamespace(warnings=(), notes=()),
