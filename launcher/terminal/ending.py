@@ -6,6 +6,7 @@ for a command that only watches a run.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -31,7 +32,11 @@ class Ending:
         self._ours: list[int] = []
 
     def begin(self) -> None:
-        """Handle them, where nobody else does. It works only in the main thread."""
+        """Handle them, where nobody else does. It works only in the main thread.
+
+        Ctrl-C is an exception, which may interrupt what ends the live part, too. So the terminal is also looked after when the process ends.
+        """
+        atexit.register(self._leave)
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -41,6 +46,7 @@ class Ending:
 
     def end(self) -> None:
         """Put back the default, where it is still ours."""
+        atexit.unregister(self._leave)
         if threading.current_thread() is not threading.main_thread():
             return
         for number in self._ours:
@@ -49,6 +55,11 @@ class Ending:
         self._ours.clear()
 
     def _end_process(self, number: int, frame: FrameType | None) -> None:
+        self._leave()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def _leave(self) -> None:
         terminal_mode.restore()
         try:
             fd = self._stream.fileno()
@@ -56,5 +67,3 @@ class Ending:
             fd = -1
         if fd >= 0:
             terminal_mode.show_cursor(fd)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)

@@ -52,14 +52,12 @@ def read_keys(fd: int) -> None:
 
 def restore() -> None:
     """Put back the modes from before. Safe in a signal handler, and twice."""
-    while _changed:
-        try:
-            fd, (before, _) = _changed.popitem()
-        except KeyError:
-            return  # another thread was faster
+    for fd, (before, _) in list(_changed.items()):
         with contextlib.suppress(OSError, termios.error):
             if is_ours(fd):
                 termios.tcsetattr(fd, termios.TCSANOW, before)
+        # Only now: an exception before this leaves it to the next call.
+        _changed.pop(fd, None)
 
 
 def show_cursor(fd: int) -> None:

@@ -156,6 +156,21 @@ def test_ctrl_c_twice_leaves_at_once(project: Path, more: dict[str, str]) -> Non
         assert is_as_before(terminal, before)
 
 
+def test_ctrl_c_outside_of_a_run_leaves_the_terminal_as_it_was(project: Path, more: dict[str, str]) -> None:
+    """The exception may interrupt what ends the live part, so nothing else puts the terminal back."""
+    code = (
+        "import sys, time; from launcher.terminal.ending import Ending; from launcher.util import terminal_mode\n"
+        "Ending(sys.stdout).begin(); terminal_mode.read_keys(0)\n"
+        "print('\\x1b[?25lready', flush=True); time.sleep(60)"
+    )
+    with on_terminal([sys.executable, "-c", code], project, is_own=True, more=more) as terminal:
+        before = terminal.mode
+        terminal.wait_for("ready")
+        terminal.write(b"\x03")
+        assert terminal.end() == -signal.SIGINT
+        assert is_as_before(terminal, before)
+
+
 def test_sigterm_leaves_the_terminal_as_it_was(terminal: OnTerminal) -> None:
     """The run is cancelled as ever."""
     before = terminal.mode

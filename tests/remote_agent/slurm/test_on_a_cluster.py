@@ -73,7 +73,7 @@ def test_what_can_never_run_is_refused_or_waits_with_a_reason(ask: Ask):
     assert ask(f"slurm.submit({request('hrl-two', 1, 'true', partition='short', time='10')})").isdigit()
 
     def reason() -> str:
-        ((_, _, phase, _, _, why, _),) = ask("slurm.listed(['hrl-two'])")
+        ((_, _, phase, _, _, why, *_),) = ask("slurm.listed(['hrl-two'])")
         return why if phase == "waiting" else phase
 
     wait_until(lambda: reason() == "PartitionTimeLimit", "a reason is given")
@@ -90,7 +90,7 @@ def test_what_waits_can_be_cancelled_alone(ask: Ask):
     wait_until(lambda: phases(ask, "hrl-three") == ["alive"] * 8 + ["ended"], "what waits is cancelled")
     ask("slurm.cancel(['hrl-three'])")
     wait_until(lambda: set(phases(ask, "hrl-three")) == {"ended"}, "all is cancelled")
-    assert {kind for *_, kind, _, _ in ask("slurm.listed(['hrl-three'])")} == {"cancelled"}
+    assert {kind for _, _, _, _, kind, *_ in ask("slurm.listed(['hrl-three'])")} == {"cancelled"}
     ask("slurm.cancel(['hrl-three', 'hrl-absent'])")
 
 
