@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import subprocess
@@ -96,10 +97,11 @@ def test_the_kernel_forgets_the_peak_of_a_job(monkeypatch: pytest.MonkeyPatch) -
     """In this very process, by what its system offers: the large one comes first, and the small one has no more than is there now."""
     monkeypatch.setattr(UsageWatch, "_has_had_one", True)
     first = UsageWatch()
-    held = bytearray(64 * _MIB)
-    held[::4096] = b"1" * len(held[::4096])
+    # Memory of its own, which goes back to the system at once.
+    held = mmap.mmap(-1, 64 * _MIB)
+    held[:] = b"1" * (64 * _MIB)
     large = first.used(1.0).peak_memory
-    del held
+    held.close()
     small = UsageWatch().used(1.0).peak_memory
     if sys.platform == "linux":
         assert large is not None
