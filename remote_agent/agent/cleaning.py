@@ -17,6 +17,7 @@ import os
 import shutil
 from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple
 
+from remote_agent.agent.answering import answer_on_stdin
 from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
@@ -256,45 +257,42 @@ def _remove_folder(path: str) -> str:
 def serve_cleaning(workdir: Optional[str], cluster_states: ClusterStates) -> int:
     """Answer on stdin and stdout until stdin ends. Returns the exit code."""
     cleaning = Cleaning(workdir, cluster_states)
-    _write(wire.PREAMBLE)
-    decoder = wire.Decoder()
-    while True:
-        data = os.read(0, 1 << 16)
-        if not data:
-            return 0
-        for frame in decoder.feed(data):
-            header = frame.header
-            if header["t"] == "survey":
-                _write_parts("surveyed", cleaning.items(), _PART)
-            elif header["t"] == "list_environments":
-                _write_parts("environments_listed", cleaning.environments(), _ENVIRONMENTS)
-            elif header["t"] == "list_gpus":
-                _write_gpus(header["gpus"])
-            elif header["t"] == "list_use":
-                _write(wire.encode({"t": "use_listed"}, json.dumps(cleaning.use()).encode("utf-8")))
-            elif header["t"] == "ask_pythons":
-                _write(wire.encode({"t": "pythons"}, json.dumps(cleaning.facts(header["python"])).encode("utf-8")))
-            elif header["t"] == "compare_environment":
-                compared = cleaning.compare(json.loads(frame.payload.decode("utf-8")))
-                _write(wire.encode({"t": "environment_compared"}, json.dumps(compared).encode("utf-8")))
-            elif header["t"] == "remove":
-                answer = cleaning.remove(header["items"], header["force"])
-                _write(wire.encode({"t": "removed"}, json.dumps(answer).encode("utf-8")))
+    return answer_on_stdin(lambda frame: _answer(cleaning, frame))
 
 
-def _write_parts(name: Literal["surveyed", "environments_listed"], items: List[Any], size: int) -> None:
+def _answer(cleaning: Cleaning, frame: wire.Frame) -> Iterator[bytes]:
+    header = frame.header
+    if header["t"] == "survey":
+        yield from _parts("surveyed", cleaning.items(), _PART)
+    elif header["t"] == "list_environments":
+        yield from _parts("environments_listed", cleaning.environments(), _ENVIRONMENTS)
+    elif header["t"] == "list_gpus":
+        yield from _gpus(header["gpus"])
+    elif header["t"] == "list_use":
+        yield wire.encode({"t": "use_listed"}, json.dumps(cleaning.use()).encode("utf-8"))
+    elif header["t"] == "ask_pythons":
+        yield wire.encode({"t": "pythons"}, json.dumps(cleaning.facts(header["python"])).encode("utf-8"))
+    elif header["t"] == "compare_environment":
+        compared = cleaning.compare(json.loads(frame.payload.decode("utf-8")))
+        yield wire.encode({"t": "environment_compared"}, json.dumps(compared).encode("utf-8"))
+    elif header["t"] == "remove":
+        answer = cleaning.remove(header["items"], header["force"])
+        yield wire.encode({"t": "removed"}, json.dumps(answer).encode("utf-8"))
+
+
+def _parts(name: Literal["surveyed", "environments_listed"], items: List[Any], size: int) -> Iterator[bytes]:
     while True:
         part, items = items[:size], items[size:]
         payload = json.dumps(part).encode("utf-8")
         if name == "surveyed":
-            _write(wire.encode({"t": "surveyed", "more": bool(items)}, payload))
+            yield wire.encode({"t": "surveyed", "more": bool(items)}, payload)
         else:
-            _write(wire.encode({"t": "environments_listed", "more": bool(items)}, payload))
+            yield wire.encode({"t": "environments_listed", "more": bool(items)}, payload)
         if not items:
             return
 
 
-def _write_gpus(wish: Any) -> None:
+def _gpus(wish: Any) -> Iterator[bytes]:
     found, why, items = list_gpus(wish)
     while True:
         part, items = items[:_GPUS], items[_GPUS:]
@@ -306,12 +304,6 @@ def _write_gpus(wish: Any) -> None:
             "covers_host": covers_host(),
             "more": bool(items),
         }
-        _write(wire.encode(header, json.dumps(part).encode("utf-8")))
+        yield wire.encode(header, json.dumps(part).encode("utf-8"))
         if not items:
             return
-
-
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]

@@ -7,11 +7,11 @@ import os
 import time
 from typing import Any, Dict, Iterator, Optional
 
+from remote_agent.agent.answering import answer_on_stdin
 from remote_agent.agent.queries import output_frames, state_frames, summary_of
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.attempts import unknown_spec
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.protocol import wire
 from remote_agent.protocol.messages import Look
 from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations, holders
 from remote_agent.slurm.pool import Pool
@@ -72,19 +72,4 @@ def _known(attempt_id: str, incarnation: Any) -> Attempt:
 def serve_looking(run: str, host: str, spool: str) -> int:
     """Answer on stdin and stdout until stdin ends. Returns the exit code."""
     looking = Looking(run, host, spool)
-    _write(wire.PREAMBLE)
-    decoder = wire.Decoder()
-    while True:
-        data = os.read(0, 1 << 16)
-        if not data:
-            return 0
-        for frame in decoder.feed(data):
-            if frame.header["t"] == "look":
-                for answer in looking.answer(frame.header):
-                    _write(answer)
-
-
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
+    return answer_on_stdin(lambda frame: looking.answer(frame.header) if frame.header["t"] == "look" else ())
