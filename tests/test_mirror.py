@@ -132,7 +132,7 @@ TESTED_IN = {
     "launcher/transports/ssh/sockets.py": "launcher/transports/ssh/test_connect.py",
     "launcher/transports/ssh/transport.py": "launcher/transports/test_transports.py",
     "remote_agent/__main__.py": "remote_agent/agent/link/test_controller.py",
-    "remote_agent/agent/shares.py": "remote_agent/agent/test_queue.py",
+    "remote_agent/agent/resources/shares.py": "remote_agent/agent/jobs/test_queue.py",
     "remote_agent/agent/spool/other_runs.py": "remote_agent/agent/test_cleaning.py",
     "remote_agent/agent/spool/syncer.py": "remote_agent/agent/test_agent_machine.py",
     "remote_agent/agent/zygotes/client.py": "remote_agent/agent/zygotes/test_pool.py",

@@ -8,7 +8,7 @@ holds results that no controller has collected (unless `force` is given).
     list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.inventory`
     ask_pythons -> pythons                       payload: HostFacts
     compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
-    list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.gpu_listing`
+    list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.resources.gpu_listing`
     list_use -> use_listed                       payload: JSON object, see `remote_agent.agent.use_listing`
 """
 
@@ -22,7 +22,7 @@ from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
-from remote_agent.agent.gpu_listing import list_gpus
+from remote_agent.agent.resources.gpu_listing import list_gpus
 from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.agent.use_listing import ClusterStates, UseListing

@@ -190,7 +190,7 @@ def test_the_timeout_of_an_adopted_job_counts_from_its_own_start(host):
     host.started(2)
     host.kill_agent(client)
     client.cut()
-    host.patch = "import remote_agent.agent.reaper as reaper; reaper.age = lambda pid: 1e6"
+    host.patch = "import remote_agent.agent.jobs.reaper as reaper; reaper.age = lambda pid: 1e6"
     again = host.connect()
     # It fails if nobody waits there any more.
     with open(os.open(host.code / gate, os.O_WRONLY | os.O_NONBLOCK), "w") as file:

@@ -6,7 +6,7 @@ Rule: looking changes nothing, and takes no GPU. What another user says of a lea
 import os
 from typing import Any, Dict, List, Optional, Tuple
 
-from remote_agent.agent.gpus import choose
+from remote_agent.agent.resources.gpus import choose
 from remote_agent.system import gpu_lease, gpus
 from remote_agent.system.gpu_lease import Holder, process_name, user_of, user_of_process
 from remote_agent.system.gpus import Gpu, GpuProcess, Survey

@@ -9,15 +9,15 @@ import signal
 import time
 from typing import Callable, List, Optional, Set, Tuple
 
-from remote_agent.agent.left_behind import still_changing
+from remote_agent.agent.jobs.left_behind import still_changing
+from remote_agent.agent.jobs.queue import JobQueue
+from remote_agent.agent.jobs.reports import Reports
+from remote_agent.agent.jobs.running import RunningJobs
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.queue import JobQueue
-from remote_agent.agent.reports import Reports
-from remote_agent.agent.running import RunningJobs
+from remote_agent.agent.resources.usage import with_usage
 from remote_agent.agent.spool.attempt import Attempt, Recorded, error_of_status, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.agent.usage import with_usage
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import ZygoteListener, Zygotes
 from remote_agent.job import JobError, ResourcesUsed

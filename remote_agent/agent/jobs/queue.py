@@ -10,10 +10,10 @@ import itertools
 import time
 from typing import Callable, List, Optional
 
-from remote_agent.agent.cpus import Cpus
-from remote_agent.agent.gpus import GpuPool
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.shares import Shares
+from remote_agent.agent.resources.cpus import Cpus
+from remote_agent.agent.resources.gpus import GpuPool
+from remote_agent.agent.resources.shares import Shares
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.zygotes.client import ZygoteClient

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from remote_agent.agent import gpus, queue
-from remote_agent.agent.gpus import GpuPool
+from remote_agent.agent.jobs import queue
+from remote_agent.agent.resources import gpus
+from remote_agent.agent.resources.gpus import GpuPool
 from remote_agent.protocol import wire
 from remote_agent.system import gpu_lease
 from remote_agent.system import gpus as system_gpus
@@ -27,7 +28,7 @@ pytestmark = READS_PROC
 
 _OTHER_USER = 54321
 #: A job that waits says so at once.
-_AT_ONCE = "import remote_agent.agent.gpus as gpus; gpus._QUIET = 0.0"
+_AT_ONCE = "import remote_agent.agent.resources.gpus as gpus; gpus._QUIET = 0.0"
 
 
 @pytest.fixture
@@ -621,7 +622,7 @@ class TestRuns:
     def test_a_child_that_outlives_its_job_has_the_gpu(self, driver, new_agent):
         """Also in a session of its own, until it ends or is ended."""
         driver.write(driver.lines[0])
-        patch = f"{_AT_ONCE}\nimport remote_agent.agent.reaper as reaper; reaper.SWEEP_AFTER = 1000.0"
+        patch = f"{_AT_ONCE}\nimport remote_agent.agent.jobs.reaper as reaper; reaper.SWEEP_AFTER = 1000.0"
         run, other = new_agent(patch=patch), new_agent(patch=_AT_ONCE)
         with open(run.code / "app.py", "a") as file:
             file.write(

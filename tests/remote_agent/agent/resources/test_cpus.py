@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from remote_agent.agent import cpus as module
-from remote_agent.agent.cpus import Cpus
+from remote_agent.agent.resources import cpus as module
+from remote_agent.agent.resources.cpus import Cpus
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from remote_agent.agent import usage
+from remote_agent.agent.resources import usage
+from remote_agent.agent.resources.usage import EVERY, FIRST, UsageWatch, since, with_usage
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.log import Reference
-from remote_agent.agent.usage import EVERY, FIRST, UsageWatch, since, with_usage
 from remote_agent.job import ResourcesUsed
 from remote_agent.system.gpus import GpuUse
 from remote_agent.system.process_use import ProcessUse

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from remote_agent.agent import reports as reports_module
-from remote_agent.agent.reports import Pace
+from remote_agent.agent.jobs import reports as reports_module
+from remote_agent.agent.jobs.reports import Pace
 from remote_agent.agent.spool import attempt as attempt_module
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.protocol.report import Report

@@ -268,7 +268,7 @@ class TestRecovery:
     @pytest.mark.slow
     def test_a_power_cut_loses_only_running_jobs_if_jobs_are_long(self, new_agent):
         """A claim that found no slot is released, so that waiting jobs are known to wait."""
-        host = new_agent(patch="import remote_agent.agent.queue as queue; queue._LONG = 3.0", callbacks={"c": ()})
+        host = new_agent(patch="import remote_agent.agent.jobs.queue as queue; queue._LONG = 3.0", callbacks={"c": ()})
         gate = host.gate("g")
         client = host.connect()
         running = host.job(client, 0, do="gate", gate=gate)
@@ -382,7 +382,7 @@ class TestRecovery:
     @pytest.mark.slow
     def test_a_released_claim_is_made_again(self, new_agent):
         """With the next slot, and on the disk before the job starts."""
-        host = new_agent(patch="import remote_agent.agent.queue as queue; queue._LONG = 1.5")
+        host = new_agent(patch="import remote_agent.agent.jobs.queue as queue; queue._LONG = 1.5")
         gate = host.gate("g")
         client = host.connect()
         running = host.job(client, 0, do="gate", gate=gate)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from remote_agent.agent.gpu_listing import list_gpus
+from remote_agent.agent.resources.gpu_listing import list_gpus
 from remote_agent.protocol import wire
 from remote_agent.system import gpu_lease
 from tests.gpus import FalseGpus

@@ -7,8 +7,8 @@ to two jobs of any run. Only where the user asked for more jobs than there are G
 import heapq
 from typing import Dict, Iterable, List, Optional, Tuple
 
-from remote_agent.agent.cpus import Cpus
-from remote_agent.agent.gpus import GpuPool
+from remote_agent.agent.resources.cpus import Cpus
+from remote_agent.agent.resources.gpus import GpuPool
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.protocol.resources import Resources, Room
 from remote_agent.shared.room import Admission, SizedQueue

@@ -7,9 +7,10 @@ import os
 
 import pytest
 
-from remote_agent.agent import cpus, queue
-from remote_agent.agent.gpus import GpuPool
-from remote_agent.agent.shares import Shares
+from remote_agent.agent.jobs import queue
+from remote_agent.agent.resources import cpus
+from remote_agent.agent.resources.gpus import GpuPool
+from remote_agent.agent.resources.shares import Shares
 from remote_agent.agent.spool import attempts as attempts_module
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.log import SpoolLog

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from remote_agent.agent.left_behind import still_changing
+from remote_agent.agent.jobs.left_behind import still_changing
 
 
 def test_files_that_a_process_has_open_for_writing_are_named(tmp_path):

@@ -9,9 +9,9 @@ import json
 import os
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
+from remote_agent.agent.jobs.queue import JobQueue
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
-from remote_agent.agent.queue import JobQueue
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.log import Reference

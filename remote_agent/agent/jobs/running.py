@@ -12,16 +12,16 @@ import socket
 import time
 from typing import Callable, Dict, Iterator, List, Optional, Set
 
-from remote_agent.agent.gpus import GpuPool
+from remote_agent.agent.jobs.queue import JobQueue, started
+from remote_agent.agent.jobs.reports import Reports
+from remote_agent.agent.jobs.workers import Worker, Workers
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.queue import JobQueue, started
-from remote_agent.agent.reports import Reports
-from remote_agent.agent.shares import variables
+from remote_agent.agent.resources.gpus import GpuPool
+from remote_agent.agent.resources.shares import variables
+from remote_agent.agent.resources.usage import since, with_usage
 from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.agent.usage import since, with_usage
-from remote_agent.agent.workers import Worker, Workers
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import ERROR_KINDS, JobError, ResourcesUsed
