@@ -34,7 +34,7 @@ from launcher.util.terminal_text import clean_line
 if TYPE_CHECKING:
     from launcher.runs.folder import Claim
     from launcher.runs.record import RunRecord
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
     S = TypeVar("S", bound=RunSetup)
 

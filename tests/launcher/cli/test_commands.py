@@ -13,7 +13,7 @@ import pytest
 
 from launcher import inventory
 from launcher.cli import past_hosts
-from launcher.cli.commands.show import _print_run
+from launcher.cli.commands.views.show import _print_run
 from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_status
