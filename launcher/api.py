@@ -14,7 +14,7 @@ from launcher.errors import ConfigError, UsageError
 from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.transports.early_connections import EarlyConnections
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 
 if TYPE_CHECKING:
     from launcher.results.job_returns import JobReturns

@@ -26,7 +26,7 @@ from launcher.setup.kinds.probe import ProbeSetup
 from launcher.transports.choice import choose
 from launcher.transports.factory import ssh_options
 from launcher.transports.ssh import config
-from launcher.util.quantities import size
+from launcher.util.text.quantities import size
 
 if TYPE_CHECKING:
     from launcher.agents.gpus import GpuList, HostGpu

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from launcher.errors import LauncherError, RunDetached
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.app_run import AppRun

@@ -40,7 +40,7 @@ from launcher.session.opening import claim_folder, forget_earlier, record_run
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
-from launcher.util.html import table_html
+from launcher.util.text.html import table_html
 
 if TYPE_CHECKING:
     from launcher.agents.plan import HostPlan
