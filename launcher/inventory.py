@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from launcher.errors import ConfigError, InventoryError
 from launcher.slurm_options import slurm_options
 from launcher.util.frozen import frozen
-from launcher.util.near import names_like
-from launcher.util.quoting import shown
+from launcher.util.text.near import names_like
+from launcher.util.text.quoting import shown
 
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
@@ -345,7 +345,7 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     Raises:
         InventoryError: the message names file, host, field and what is allowed (for an unknown field, the nearest known one).
     """
-    from launcher.util import strict_yaml
+    from launcher.util.text import strict_yaml
 
     file = os.fspath(path)
     try:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from launcher.errors import ConfigError
-from launcher.util.near import names_like
-from launcher.util.quoting import shown
+from launcher.util.text.near import names_like
+from launcher.util.text.quoting import shown
 from remote_agent.job import ERROR_KINDS
 
 __all__ = [
@@ -214,7 +214,7 @@ def downloads(value: Any, field: str) -> bool | tuple[str, ...]:
     if isinstance(value, bool):
         return value
     # Few runs need it.
-    from launcher.util.plain_addresses import plain_address
+    from launcher.util.text.plain_addresses import plain_address
 
     prefixes = texts(value, field)
     if not all(plain_address(prefix) for prefix in prefixes):

@@ -19,8 +19,8 @@ from typing import Any
 from launcher import option_checks as checks
 from launcher.errors import ConfigError
 from launcher.util.frozen import frozen
-from launcher.util.near import names_like
-from launcher.util.quoting import shown
+from launcher.util.text.near import names_like
+from launcher.util.text.quoting import shown
 
 __all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of"]
 

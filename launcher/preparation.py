@@ -17,7 +17,7 @@ from launcher.errors import RunInterrupted, UsageError
 from launcher.runs import index as run_index
 from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.environments import locks_of
-from launcher.setup.probe import ProbeSetup
+from launcher.setup.kinds.probe import ProbeSetup
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock

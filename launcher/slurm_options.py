@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from launcher.errors import InventoryError
-from launcher.util.near import names_like
-from launcher.util.quoting import shown
+from launcher.util.text.near import names_like
+from launcher.util.text.quoting import shown
 
 __all__ = ["slurm_options"]
 

@@ -21,7 +21,7 @@ from launcher.host_limits import check, limit
 from launcher.inventory import HostSpec
 from launcher.transports.base import Channel
 from launcher.transports.factory import make_transport
-from launcher.util.terminal_text import clean, clean_all
+from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 from remote_agent.protocol.fields import FieldError

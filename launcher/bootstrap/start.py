@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import AgentError, ConnectionLost
 from launcher.inventory import LOCAL
-from launcher.util.quoting import shown_path
+from launcher.util.text.quoting import shown_path
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
 

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.inventory import HostSpec

@@ -31,9 +31,9 @@ from launcher.reproduce.target import Target, decoder_of
 from launcher.results.job_returns import environment_of
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session, SessionConf
-from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import folder_for
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.again import HydraAgain, PlainAgain
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from launcher.util.user_folders import cache_folder
 from remote_agent.job import JobError

@@ -34,8 +34,8 @@ from remote_agent.protocol.zygote_spec import ZygoteSpec
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
     from launcher.runs.journal import Journal, JournalReader
+    from launcher.setup.kinds.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
-    from launcher.setup.run_setup import RunSetup
 
 __all__ = [
     "CONTINUED",

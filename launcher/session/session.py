@@ -22,7 +22,7 @@ from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.resumed import ResumedRun
 from launcher.session.run_session import Observer, RunSession, SessionConf
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.config.nodes import is_config
 

@@ -19,7 +19,7 @@ from launcher.util.frozen import frozen
 if TYPE_CHECKING:
     from launcher.engine.requests import QueuedJob
     from launcher.setup.earlier import EarlierJob
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["DryRun", "PlannedEnvironment", "PlannedHost", "PlannedJob", "plan_run"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from launcher.environments.plan import EnvironmentSource
     from launcher.inventory import HostSpec
     from launcher.options import LaunchConf
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["LOCKS", "LastKey", "locks_of", "source_of", "way_to_have"]
 

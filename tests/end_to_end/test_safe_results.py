@@ -287,7 +287,7 @@ def test_pickles_of_an_older_version_are_not_opened(app: Any, tmp_path: Path) ->
 
 def test_a_run_that_decodes_nothing_shows_nothing(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Commands obey `never`, too."""
-    from launcher.cli.commands.show import show
+    from launcher.cli.commands.views.show import show
 
     (one,) = ran(app, tmp_path, "plain", results="never")
     with pytest.raises(ResultNotDecoded, match="results=never"):

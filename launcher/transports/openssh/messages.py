@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from launcher.errors import AgentError, AuthenticationFailed, ConnectionLost, HostError, HostKeyError, HostUnreachable
 from launcher.transports.openssh.log import SshLog
 from launcher.transports.ssh.config import SshTarget
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 __all__ = ["Dropped", "explain", "lost", "reopen", "too_late", "too_many_sessions"]
 

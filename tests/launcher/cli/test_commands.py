@@ -14,7 +14,7 @@ import pytest
 from launcher import inventory
 from launcher.agents.query import AgentQuery
 from launcher.cli import past_hosts
-from launcher.cli.commands.show import _print_run
+from launcher.cli.commands.views.show import _print_run
 from launcher.errors import HostError
 from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader

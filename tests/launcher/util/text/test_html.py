@@ -6,7 +6,7 @@ import html.parser
 
 import pytest
 
-from launcher.util.html import progress_html, table_html
+from launcher.util.text.html import progress_html, table_html
 
 HOSTILE = [
     "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "</td></table><iframe>", "' onload='x", "&lt;b&gt;", "\x1b[2J\x00\u202e\ud800", "A" * 10_000,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher.runs.journal import FOLDER
-from launcher.setup.hydra import HydraSetup
+from launcher.setup.kinds.hydra import HydraSetup
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.setup.prepared import PreparedRun
-from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import Command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.util.near import names_like
+from launcher.util.text.near import names_like
 
 
 def test_the_most_alike_comes_first_and_nothing_is_made_up() -> None:

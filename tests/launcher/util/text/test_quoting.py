@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.util.quoting import shown, shown_path
+from launcher.util.text.quoting import shown, shown_path
 
 
 def _bomb() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.util.quantities import size
+from launcher.util.text.quantities import size
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 30, "3.0 GiB")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.util.plain_addresses import plain_address
+from launcher.util.text.plain_addresses import plain_address
 
 
 @pytest.mark.parametrize(

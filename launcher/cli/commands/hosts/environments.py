@@ -16,7 +16,7 @@ from launcher.cli import options as opt
 from launcher.cli.parameters import Argument, Option
 from launcher.cli.past_hosts import hosts_to_ask, labels
 from launcher.errors import HostError, LauncherError, UsageError
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 
 if TYPE_CHECKING:
     from launcher.inventory import HostSpec

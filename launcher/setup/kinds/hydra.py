@@ -39,8 +39,8 @@ from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.runs.index import new_run_id
 from launcher.setup.job_resources import PLUGIN, RESOURCES, own_resources, resources_of
-from launcher.setup.plain_app import read_warnings
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.plain_app import read_warnings
+from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.config.nodes import attach
 from remote_agent.hydra import compat, state

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from launcher.cli import arguments
 from launcher.errors import LauncherError, RunError
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 __all__ = ["trace"]
 

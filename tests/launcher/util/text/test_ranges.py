@@ -1,6 +1,6 @@
 """Numbers of jobs, for people."""
 
-from launcher.util.ranges import ranges
+from launcher.util.text.ranges import ranges
 
 
 def test_numbers_that_follow_each_other_are_one_range() -> None:

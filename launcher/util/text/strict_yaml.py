@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 
 __all__ = ["read"]
 

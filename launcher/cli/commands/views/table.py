@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from launcher.cli import arguments, completion
 from launcher.cli.parameters import Argument, Option
 from launcher.errors import UsageError
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 if TYPE_CHECKING:
     from launcher.tables.files import Columns

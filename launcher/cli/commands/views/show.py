@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from launcher.cli import arguments
 from launcher.cli.parameters import Option
 from launcher.errors import HostError, UsageError
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.text.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import Annotated
 from launcher.cli import arguments
 from launcher.cli.parameters import Option
 from launcher.errors import RunError, UsageError
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 __all__ = ["report"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 __all__ = ["progress_html", "table_html"]
 

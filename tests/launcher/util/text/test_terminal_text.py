@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.util.terminal_text import clean, clean_all, clean_line, clean_lines
+from launcher.util.text.terminal_text import clean, clean_all, clean_line, clean_lines
 
 
 @pytest.mark.parametrize(

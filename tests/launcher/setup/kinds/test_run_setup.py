@@ -17,11 +17,11 @@ from launcher.errors import UsageError
 from launcher.options import LaunchConf
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.setup import code
-from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.hydra import HydraSetup
-from launcher.setup.plain_app import PlainAppSetup
+from launcher.setup.kinds.again import HydraAgain, PlainAgain
+from launcher.setup.kinds.hydra import HydraSetup
+from launcher.setup.kinds.plain_app import PlainAppSetup
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.setup.prepared import PreparedRun
-from launcher.setup.run_setup import RunSetup
 
 
 def double(config: Any) -> int:

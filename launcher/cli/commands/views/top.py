@@ -86,7 +86,7 @@ def _open_hosts() -> list[HostSpec]:
     from launcher.runs.journal import JournalReader
     from launcher.runs.status import read_status
     from launcher.terminal.use import OPEN
-    from launcher.util.terminal_text import clean
+    from launcher.util.text.terminal_text import clean
 
     found: dict[tuple[Any, ...], HostSpec] = {}
     for entry in index.entries():

@@ -14,7 +14,7 @@ from launcher.cli import arguments, completion
 from launcher.cli.parameters import Argument, Option
 from launcher.errors import RunError, UsageError
 from launcher.terminal.job_output import STREAMS, JobOutput
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.runs.index import Entry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from launcher.cli import arguments
 from launcher.cli.parameters import Option
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 if TYPE_CHECKING:
     from launcher.runs.status import RunStatus

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from launcher.util import strict_yaml
-from launcher.util.strict_yaml import read
+from launcher.util.text import strict_yaml
+from launcher.util.text.strict_yaml import read
 
 
 @pytest.mark.parametrize(
