@@ -39,6 +39,7 @@ _KINDS = {
     "bundle": "agents",
     "code": "cached code and files",
     "environment": "environments",
+    "python": "Pythons that were fetched",
     "packages": "packages that environments share",
     "warm": "interpreters that wait for the next run (their memory)",
 }

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.agents.query import AgentQuery
 from launcher.cli import past_hosts
 from launcher.cli.commands.views.show import _print_run
+from launcher.errors import HostError
 from launcher.hosts.host_spec import HostSpec
 from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
@@ -219,6 +221,20 @@ def test_logs_of_a_job_that_runs_come_from_its_host(left: Project, cli: Cli) -> 
     assert cli("logs", "last#0", "--follow") == "job 0 works\n"
 
 
+@pytest.mark.slow
+def test_logs_that_miss_what_their_host_has_fail(left: Project, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script must not take them for all of the output."""
+
+    def refuse(query: AgentQuery) -> None:
+        raise HostError("local", "connect", "refused")
+
+    monkeypatch.setattr(AgentQuery, "__enter__", refuse)
+    for more in ((), ("--json",)):
+        cli("logs", "last#0", *more, code=2)
+        assert "local: connect: refused" in cli.err
+        assert "its host was not asked; this is all the output that is here" in cli.err
+
+
 # -- attach, retry, cancel ---------------------------------------------------------------------------------------
 
 
@@ -333,6 +349,18 @@ def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli
     open_gate(left)
     assert "3 completed, 1 failed (1 cancelled)" in cli("attach", code=1)
     assert left.marked("ran") == Counter({"0": 1, "1": 1, "2": 1})
+
+
+@pytest.mark.slow
+def test_cancel_of_a_job_that_has_ended_on_its_host_says_so(left: Project, cli: Cli) -> None:
+    """Its result stays as it is."""
+    open_gate(left)
+    until("all jobs to end", lambda: len(left.marked("job_end")) == 4)
+    cli("cancel", "last#0", code=2)
+    assert "job 0 of run" in cli.err
+    assert "was not cancelled: it had ended before, completed" in cli.err
+    cli("attach")
+    assert left.marked("ran") == Counter({str(num): 1 for num in range(4)})
 
 
 @pytest.mark.slow

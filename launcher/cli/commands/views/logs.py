@@ -69,6 +69,8 @@ def logs(
                 }
             texts = {name: said[name].decode("utf-8", "backslashreplace") for name in chosen}
             arguments.print_json(run=reference.entry.run, num=num, attempt=source.attempt, **texts)
+            if not source.is_whole:
+                _check_asked(source)
             return
         _copy(source, chosen, follow)
 
@@ -97,8 +99,10 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
                     writers[name](said[name])
             if source.has_more:
                 continue
-            if not follow or is_whole or source.is_final:
-                return
+            if is_whole or source.is_final:
+                return None
+            if not follow:
+                return _check_asked(source)
             if source.is_unreachable and not driver(source.folder):
                 raise RunError(
                     "no process drives the run, and its host does not answer; this is all the output that is here"
@@ -108,6 +112,12 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
         for write in writers.values():
             write(b"")
         source.close()
+
+
+def _check_asked(source: JobOutput) -> None:
+    """Raise a RunError if the host has more of the output, or may have, and was not asked."""
+    if source.is_unreachable:
+        raise RunError("its host was not asked; this is all the output that is here")
 
 
 class _Write(Protocol):
