@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError, UsageError
-from launcher.inventory import host_list
+from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.transports.early_connections import EarlyConnections
 from launcher.util.text.quoting import shown

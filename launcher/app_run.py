@@ -19,7 +19,7 @@ from launcher.code.foreign_imports import is_foreign_failure
 from launcher.code.snapshot import take
 from launcher.code.task import as_main
 from launcher.errors import ConfigError, LauncherError, UsageError
-from launcher.inventory import host_specs
+from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.setup.callbacks import build_callbacks, callback_nodes, only_on_hosts
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from launcher.code.application import Application
     from launcher.code.snapshot import Snapshot
     from launcher.config.hydra import HydraComposition
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.session.session import Session
     from launcher.setup.kinds.run_setup import RunSetup
     from remote_agent.callbacks.composite import Callbacks

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import events
 from launcher.agents.query import AgentQuery
 from launcher.errors import AgentError, HostError, InventoryError, PackagesError
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from launcher.runs import index as run_index
 from launcher.session.session import Session, SessionConf

@@ -163,7 +163,7 @@ class AgentError(HostError):
 
 
 class HostBroken(AgentError):
-    """The agent exceeded a limit (`launcher.host_limits`), which no agent of ours does; the host is given up at once."""
+    """The agent exceeded a limit (`launcher.hosts.limits`), which no agent of ours does; the host is given up at once."""
 
 
 class ConnectionLost(HostError):

@@ -22,7 +22,7 @@ from launcher.setup.kinds.probe import ProbeSetup
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
     from launcher.transports.early_connections import EarlyConnections
 

@@ -22,7 +22,7 @@ from launcher.engine import requests
 from launcher.engine.effects import Effects
 from launcher.engine.protocols import Clock, Link, ReadableJournal, WritableJournal
 from launcher.engine.scheduler import HostPhase, Scheduler, UnfinishedJob
-from launcher.host_limits import TooMuch, limit
+from launcher.hosts.limits import TooMuch, limit
 from launcher.results.owners import Ownership, own_folder
 from launcher.runs.journal import Returned, StoredResult
 from launcher.util.exhaustive import assert_never

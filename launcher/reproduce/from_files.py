@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.config.job_config import raw_texts
 from launcher.errors import UsageError
-from launcher.inventory import parse_host
+from launcher.hosts.inventory import parse_host
 from launcher.options import LaunchConf
 from launcher.reproduce import received_config
 from launcher.reproduce.compare import Outcome, outcome_of_job_return

@@ -22,7 +22,7 @@ from launcher.bootstrap.bundle import build_bundle, unpack
 from launcher.code.snapshot import Snapshot
 from launcher.environments.source import NONE
 from launcher.errors import HostError, LauncherError, UsageError
-from launcher.inventory import host_specs
+from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
@@ -43,7 +43,7 @@ from remote_agent.protocol.result_parts import ResultParts
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["Reproduction", "reproduce"]
 

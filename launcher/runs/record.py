@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import JournalError, LauncherError, RunError
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.pickled import Unpicklable
 from launcher.util.frozen import frozen
 from remote_agent.callbacks.composite import callback_entries

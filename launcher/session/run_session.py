@@ -45,7 +45,7 @@ from launcher.util.text.html import table_html
 if TYPE_CHECKING:
     from launcher.agents.plan import HostPlan
     from launcher.engine.requests import QueuedJob
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.live.observer import Live
     from launcher.runs.folder import Claim
     from launcher.setup.kinds.run_setup import RunSetup

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
-from launcher.inventory import host_list
+from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState

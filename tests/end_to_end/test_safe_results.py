@@ -99,7 +99,7 @@ RUN = """
 import json, sys
 import launcher
 import safe_app
-from launcher.inventory import load_hosts
+from launcher.hosts.inventory import load_hosts
 
 hosts = load_hosts(json.loads(sys.argv[2]), "test") if sys.argv[2] else ["local/2"]
 whats = ["plain", "class", "raises", "none", "long", "open"]

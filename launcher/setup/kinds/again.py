@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from launcher.engine.requests import QueuedJob
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["HydraAgain", "PlainAgain"]
 

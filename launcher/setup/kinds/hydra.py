@@ -34,7 +34,7 @@ from launcher.config.job_config import (
     without_value,
 )
 from launcher.errors import ConfigError, UsageError
-from launcher.inventory import host_specs
+from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.runs.index import new_run_id

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher.code.task import Script
 from launcher.config.lazy import LazyConfig, checked_config
-from launcher.inventory import host_specs
+from launcher.hosts.inventory import host_specs
 from launcher.runs.index import new_run_id
 from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher import option_checks
 from launcher.code.snapshot import Snapshot
 from launcher.code.task import (
     Script,
@@ -31,8 +30,10 @@ from launcher.config.lazy import check_config_kind, checked_config, config_with_
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies
 from launcher.errors import ConfigError, UsageError
-from launcher.inventory import HostSpec, check_size, host_specs
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.inventory import check_size, host_specs
 from launcher.options import LaunchConf, options_of
+from launcher.options import checks as option_checks
 from launcher.results.job_returns import Decoder
 from launcher.runs.folder import Claim, Naming, claim
 from launcher.runs.index import new_run_id

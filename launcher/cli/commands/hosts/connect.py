@@ -13,7 +13,7 @@ from launcher.cli.parameters import Argument, Option
 from launcher.errors import UsageError
 
 if TYPE_CHECKING:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["connect"]
 
@@ -38,7 +38,7 @@ def connect(hosts: _Hosts = None, kept_for: _For = "8h", **given: object) -> Non
     code, a passphrase, a PIN, a touch. The connections stay in the background, and runs use them without asking.
     """
     from launcher.display.text import seconds
-    from launcher.option_checks import parse_duration
+    from launcher.options.checks import parse_duration
     from launcher.transports.factory import ssh_options
     from launcher.transports.openssh.kept import open_kept
 
@@ -63,7 +63,7 @@ def chosen_hosts(names: list[str] | None, hosts_file: str | None) -> list[HostSp
     Raises:
         UsageError: there is none, or one is this machine.
     """
-    from launcher.inventory import load_hosts_file, parse_host
+    from launcher.hosts.inventory import load_hosts_file, parse_host
 
     told = {spec.name: spec for spec in load_hosts_file(hosts_file)} if hosts_file else {}
     chosen = [told.get(name) or parse_host(name) for name in names] if names else list(told.values())

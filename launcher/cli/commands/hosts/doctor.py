@@ -39,7 +39,7 @@ def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) 
     """
     from launcher.cli.runner import output
     from launcher.doctor import StepOutcome, examine
-    from launcher.inventory import host_specs
+    from launcher.hosts.inventory import host_specs
 
     options = opt.conf({"hosts": hosts, **given})
     with output(is_json) as out:

@@ -19,7 +19,7 @@ from launcher.errors import HostError, LauncherError, UsageError
 from launcher.util.text.quoting import shown
 
 if TYPE_CHECKING:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["environments"]
 

@@ -18,7 +18,7 @@ from launcher.errors import HostError, LauncherError
 
 if TYPE_CHECKING:
     from launcher.agents.gpus import GpuList
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["gpus"]
 
@@ -54,7 +54,7 @@ def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) ->
 
     With a hosts file, it also says which GPUs that file leaves to jobs.
     """
-    from launcher.inventory import host_specs
+    from launcher.hosts.inventory import host_specs
 
     specs = list(host_specs(None, opt.conf({"hosts": hosts, **given})))
     found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]

@@ -46,7 +46,7 @@ def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Qu
     """
     from launcher.cli.runner import output
     from launcher.display.tally import Tally
-    from launcher.inventory import host_specs
+    from launcher.hosts.inventory import host_specs
     from launcher.preparation import build_environments, locks_for
     from launcher.terminal.factory import make_display
     from launcher.transports.early_connections import EarlyConnections

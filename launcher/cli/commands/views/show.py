@@ -18,7 +18,7 @@ from launcher.util.text.terminal_text import clean, clean_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import AttemptStatus, JobStatusLine, RunStatus
     from launcher.tables.table import Row, Table

@@ -17,7 +17,7 @@ from launcher.cli.past_hosts import labels
 from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.terminal.use import AskedHost, RunsHere
 
 __all__ = ["top"]
@@ -68,9 +68,10 @@ def _specs(hosts: list[str] | None, given: dict[str, Any]) -> list[HostSpec]:
     """The hosts to ask: this machine first."""
     import dataclasses
 
-    from launcher import inventory
+    from launcher.hosts import inventory
+    from launcher.hosts.host_spec import LOCAL
 
-    here = inventory.parse_host(inventory.LOCAL)
+    here = inventory.parse_host(LOCAL)
     if hosts or given.get("hosts_file"):
         specs = list(inventory.host_specs(None, opt.conf({"hosts": hosts, **given})))
     else:

@@ -518,7 +518,7 @@ def test_a_second_run_needs_neither_a_handshake_nor_paramiko(openssh_host: OpenS
     kept.open_kept(openssh_host.name, ssh_options(openssh_host.spec()), 60.0)
     script = (
         "import sys\n"
-        "from launcher.inventory import HostSpec\n"
+        "from launcher.hosts.host_spec import HostSpec\n"
         "from launcher.options import LaunchConf\n"
         "from launcher.transports.early_connections import EarlyConnections\n"
         f"spec = HostSpec({openssh_host.name!r}, {openssh_host.name!r}, ssh_config={str(openssh_host.ssh_config)!r}, ssh='auto')\n"

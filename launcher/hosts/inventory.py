@@ -16,38 +16,22 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from launcher.errors import ConfigError, InventoryError
-from launcher.slurm_options import slurm_options
-from launcher.util.frozen import frozen
+from launcher.errors import InventoryError
+from launcher.hosts.fields import FIELD_CHECKS, SSH_ONLY, USER, check_port, check_slots
+from launcher.hosts.host_spec import LOCAL, HostSpec, said_too_little
 from launcher.util.text.near import names_like
 from launcher.util.text.quoting import shown
 
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
 
-__all__ = [
-    "LOCAL",
-    "HostSpec",
-    "check_size",
-    "host_list",
-    "host_specs",
-    "is_fingerprint",
-    "load_hosts",
-    "load_hosts_file",
-    "parse_host",
-    "said_size",
-    "said_too_little",
-]
+__all__ = ["check_size", "host_list", "host_specs", "load_hosts", "load_hosts_file", "parse_host"]
 
-#: The name of this machine without SSH.
-LOCAL = "local"
-_MAX_SLOTS = 10_000
 #: Before the login node of a Slurm cluster.
 _SLURM = "slurm://"
 #: Characters of a hosts file.
@@ -55,76 +39,6 @@ _MAX_FILE = 16 << 20
 #: Letters, digits and `._-`, with `:` and a `%zone` for IPv6. Neither ssh nor a shell reads anything else in it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
-_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]{0,63}\$?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PATH = re.compile(r"[^\x00-\x1f\x7f]+")
-_EXTRA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
-_GPU = re.compile(r"[A-Za-z0-9/-]{1,80}")
-_PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9 _.,/+@%=:~-]*")
-
-
-@frozen
-class HostSpec:
-    """One host as the user described it.
-
-    Attributes:
-        name: what the user calls it, in messages and results; unique within a run.
-        address: host name, IP address or alias of ~/.ssh/config; `local` for no SSH at all.
-        user, port: None leaves them to ssh's configuration.
-        slots: jobs at once: a number, `auto` (the CPUs), or None (one per GPU, else one).
-        gpus: how many GPUs to use, or their indices or UUIDs, or `free` for those that no other program uses; None for all.
-        python: the job environment's Python there; None for the first python3.
-        environment: the packages of its jobs, like the option of that name; None for the option's value.
-        extras: extras of its environment, in addition to those of the options.
-        setup: shell lines run before that Python, such as `module load cuda`.
-        env: variables for its jobs. They may be secrets, so they are not in `repr`.
-        workdir: folder there for cache and state, instead of the user's.
-        fingerprint: the host key's, `SHA256:...`; overrides known_hosts.
-        identity: path of the only private key to offer.
-        known_hosts: path of the only known_hosts file to trust.
-        ssh_config: path of the ssh configuration to read, as `ssh -F`.
-        host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
-        downloads: whether it may fetch packages from its own internet, or the beginnings of the addresses that it may ask; None for what
-            the options say.
-        ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
-        slurm: what each allocation has, if it is the login node of a Slurm cluster whose nodes run the jobs; None if it runs jobs itself.
-        cpus, memory: how many CPUs, and bytes of memory, jobs may have there if the options say what a job needs; None for what the
-            host finds.
-    """
-
-    name: str
-    address: str
-    user: str | None = None
-    port: int | None = None
-    slots: int | Literal["auto"] | None = None
-    gpus: int | Literal["free"] | tuple[int | str, ...] | None = None
-    python: str | None = None
-    setup: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    workdir: str | None = None
-    fingerprint: str | None = None
-    identity: str | None = None
-    known_hosts: str | None = None
-    ssh_config: str | None = None
-    host_keys: Literal["strict", "accept-new"] = "strict"
-    environment: str | None = None
-    extras: tuple[str, ...] = ()
-    ssh: Literal["auto", "fabric", "openssh"] | None = None
-    cpus: int | None = None
-    memory: int | None = None
-    downloads: bool | tuple[str, ...] | None = None
-    slurm: Mapping[str, Any] | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is this machine without SSH."""
-        return self.address == LOCAL
-
-    @property
-    def python_at_hand(self) -> str | None:
-        """The Python to try first there: the one that the host names, or else, on this machine, our own."""
-        here = sys.executable if self.is_local and _PYTHON.fullmatch(sys.executable or "") else None
-        return self.python or here
 
 
 _FIELDS = tuple(one.name for one in fields(HostSpec) if one.name != "name")
@@ -216,22 +130,6 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
     return specs
 
 
-def said_size(spec: HostSpec) -> dict[str, int | None]:
-    """Return how much the user says that a host has. None: what the host finds is its own word, later."""
-    # How many are free is the host's own word.
-    gpus = None if spec.gpus == "free" else len(spec.gpus) if isinstance(spec.gpus, tuple) else spec.gpus
-    return {"gpus": gpus, "cpus": spec.cpus, "memory": spec.memory}
-
-
-def said_too_little(spec: HostSpec, needs: Mapping[str, int]) -> str:
-    """Return what the user says that a host has, where that is too little for a job; empty if it may be enough."""
-    if spec.slurm is not None:
-        return ""  # Slurm knows what its nodes have
-    has = said_size(spec)
-    lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
-    return f"{lacks[0]}={has[lacks[0]]}" if lacks else ""
-
-
 def _host_spec(host: Any) -> HostSpec:
     if isinstance(host, HostSpec):
         return host
@@ -259,7 +157,7 @@ def parse_host(text: str) -> HostSpec:
     rest, slash, slots = text.partition("/")
     spec = _parse_address(where, rest)
     if slash:
-        spec = replace(spec, slots=_slots(where, int(slots) if re.fullmatch(r"[0-9]{1,9}", slots) else slots))
+        spec = replace(spec, slots=check_slots(where, int(slots) if re.fullmatch(r"[0-9]{1,9}", slots) else slots))
     return spec
 
 
@@ -270,7 +168,7 @@ def _parse_address(where: str, text: str) -> HostSpec:
         user = None
     elif ":" in str(user):
         raise InventoryError(f"{where}: a host's name cannot have a password; the launcher uses keys")
-    elif not _USER.fullmatch(str(user)):
+    elif not USER.fullmatch(str(user)):
         raise InventoryError(f"{where}: {shown(user)} is not a user name")
     address, port = _split_port(where, rest)
     if not (_NAME.fullmatch(address) or _IPV6.fullmatch(address)):
@@ -292,51 +190,11 @@ def _split_port(where: str, text: str) -> tuple[str, int | None]:
         if not bracket or (rest and not rest.startswith(":")) or rest == ":":
             raise InventoryError(f"{where}: an IPv6 address is [address] or [address]:port")
         port = rest[1:]
-        return address, _port(where, port) if rest else None
+        return address, check_port(where, port) if rest else None
     if text.count(":") > 1:
         return text, None
     address, colon, port = text.partition(":")
-    return address, _port(where, port) if colon else None
-
-
-def _port(where: str, value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
-        raise InventoryError(f"{where}: port {shown(value)} is not a number from 1 to 65535")
-    return value
-
-
-def _slots(where: str, value: Any) -> int | Literal["auto"] | None:
-    if value is None or value == "auto":
-        return value  # type: ignore[no-any-return]
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SLOTS:
-        raise InventoryError(f"{where}: slots {shown(value)} is neither a number from 1 to {_MAX_SLOTS} nor 'auto'")
-    return value
-
-
-def _cpus(where: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SLOTS:
-        raise InventoryError(f"{where}: {shown(value)} is not a number from 1 to {_MAX_SLOTS}")
-    return value
-
-
-def _memory(where: str, value: Any) -> int:
-    from launcher.option_checks import parse_size
-
-    try:
-        return parse_size(value, where)
-    except ConfigError as error:
-        raise InventoryError(str(error)) from None
-
-
-def _downloads(where: str, value: Any) -> bool | tuple[str, ...]:
-    from launcher.option_checks import downloads
-
-    try:
-        return downloads(value, where)
-    except ConfigError as error:
-        raise InventoryError(str(error)) from None
+    return address, check_port(where, port) if colon else None
 
 
 def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
@@ -411,139 +269,15 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
     values: dict[str, Any] = {}
     for key, value in content.items():
         if key != "address" and value is not None:
-            values[key] = _FIELD_CHECKS[key](f"{where}: {key}", value)
+            values[key] = FIELD_CHECKS[key](f"{where}: {key}", value)
     for key in ("user", "port"):
         if key in values and getattr(base, key) is not None:
             raise InventoryError(f"{where}: {key} is given in address and as a field; give it once")
-    if base.is_local and set(values) & _SSH_ONLY:
+    if base.is_local and set(values) & SSH_ONLY:
         raise InventoryError(
-            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} has no meaning"
+            f"{where}: 'local' is this machine without SSH, where {min(set(values) & SSH_ONLY)} has no meaning"
         )
     return replace(base, name=name, **values)
-
-
-def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not _PATH.fullmatch(value):
-        raise InventoryError(f"{where}: {shown(value)} is not a line of text")
-    return value
-
-
-def _local_path(where: str, value: Any) -> str:
-    return os.path.abspath(os.path.expanduser(_text(where, value)))
-
-
-def _remote_path(where: str, value: Any) -> str:
-    if not _text(where, value).startswith(("/", "~/")):
-        raise InventoryError(f"{where}: {shown(value)} is neither absolute nor below '~/'")
-    return str(value)
-
-
-def _python(where: str, value: Any) -> str:
-    if not _PYTHON.fullmatch(_text(where, value)):
-        raise InventoryError(
-            f"{where}: {shown(value)} is not a program's path (letters, digits, spaces and _.,/+@%=:~-)"
-        )
-    return str(value)
-
-
-def _user(where: str, value: Any) -> str:
-    if not _USER.fullmatch(_text(where, value)):
-        raise InventoryError(f"{where}: {shown(value)} is not a user name")
-    return str(value)
-
-
-def _setup(where: str, value: Any) -> tuple[str, ...]:
-    lines = [value] if isinstance(value, str) else value
-    if not isinstance(lines, list) or not all(isinstance(line, str) and "\0" not in line for line in lines):
-        raise InventoryError(f"{where}: {shown(value)} is not a shell line or a list of them")
-    return tuple(lines)
-
-
-def _env(where: str, value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise InventoryError(f"{where}: not a mapping of variables")
-    found = {}
-    for name, text in value.items():
-        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-            raise InventoryError(f"{where}: {shown(name)} is not a variable's name")
-        # Values may be secrets, so messages leave them out.
-        if isinstance(text, bool) or not isinstance(text, (str, int, float)) or "\0" in str(text):
-            raise InventoryError(f"{where}: the value of {name} is not text (quote it)")
-        found[name] = str(text)
-    return found
-
-
-def _gpus(where: str, value: Any) -> int | Literal["free"] | tuple[int | str, ...]:
-    if value == "free":
-        return "free"
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SLOTS:
-        return value
-    if isinstance(value, list) and all(
-        (isinstance(one, int) and not isinstance(one, bool) and one >= 0)
-        or (isinstance(one, str) and _GPU.fullmatch(one))
-        for one in value
-    ):
-        return tuple(value)
-    hint = f"; write [{value}] for that one" if isinstance(value, str) and _GPU.fullmatch(value) else ""
-    raise InventoryError(f"{where}: {shown(value)} is neither a count nor a list of indices or UUIDs, nor 'free'{hint}")
-
-
-def _environment(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not _PATH.fullmatch(value):
-        raise InventoryError(f"{where}: {shown(value)} is neither a file of packages nor `auto`, `script` or `none`")
-    return value
-
-
-def _extras(where: str, value: Any) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(one, str) and _EXTRA.fullmatch(one) for one in names):
-        raise InventoryError(f"{where}: {shown(value)} is not a list of names")
-    return tuple(names)
-
-
-def _fingerprint(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not is_fingerprint(value.rstrip("=")):
-        raise InventoryError(
-            f"{where}: {shown(value)} is not a fingerprint as ssh-keygen -l prints it (SHA256: and 43 characters)"
-        )
-    return value.rstrip("=")
-
-
-def _host_keys(where: str, value: Any) -> str:
-    if value not in ("strict", "accept-new"):
-        raise InventoryError(f"{where}: {shown(value)} is neither 'strict' nor 'accept-new'")
-    return str(value)
-
-
-def _ssh(where: str, value: Any) -> str:
-    if value not in ("auto", "fabric", "openssh"):
-        raise InventoryError(f"{where}: {shown(value)} is neither 'auto' nor 'fabric' nor 'openssh'")
-    return str(value)
-
-
-_FIELD_CHECKS = {
-    "user": _user,
-    "port": _port,
-    "slots": _slots,
-    "gpus": _gpus,
-    "python": _python,
-    "setup": _setup,
-    "env": _env,
-    "workdir": _remote_path,
-    "fingerprint": _fingerprint,
-    "identity": _local_path,
-    "known_hosts": _local_path,
-    "ssh_config": _local_path,
-    "host_keys": _host_keys,
-    "environment": _environment,
-    "extras": _extras,
-    "ssh": _ssh,
-    "cpus": _cpus,
-    "memory": _memory,
-    "downloads": _downloads,
-    "slurm": slurm_options,
-}
-_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 
 
 def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]:
@@ -566,11 +300,3 @@ def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]
         places[place] = spec.name
         found.append(spec)
     return tuple(found)
-
-
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
-
-
-def is_fingerprint(text: str) -> bool:
-    """Whether text is a SHA256 fingerprint; an MD5 one is not."""
-    return _FINGERPRINT.fullmatch(text) is not None

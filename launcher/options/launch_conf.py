@@ -3,7 +3,7 @@
 A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
 `python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
 
-Rule: a wrong value is refused here (`launcher.option_checks`). The error names the field and says what is allowed; for an unknown key it names the nearest
+Rule: a wrong value is refused here (`launcher.options.checks`). The error names the field and says what is allowed; for an unknown key it names the nearest
 one. The command line and the plugin replace the field's name with their own name for it (see `UsageError`). Nothing else in the
 project reads raw options.
 """
@@ -11,93 +11,20 @@ project reads raw options.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from launcher import option_checks as checks
 from launcher.errors import ConfigError
-from launcher.util.frozen import frozen
+from launcher.options import checks
+from launcher.options.fields import Form, Group, Option, chosen, field
 from launcher.util.text.near import names_like
 from launcher.util.text.quoting import shown
 
-__all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of"]
+__all__ = ["LaunchConf", "option_fields", "options_of"]
 
 #: Kinds of error that another attempt would not change, or that the user asked for.
 _NOT_RETRIED = ("cancelled", "config", "import")
-
-
-class Group(enum.IntEnum):
-    """What an option is about; the command line lists the options in this order."""
-
-    HOSTS = 1
-    CODE = 2
-    RESULTS = 3
-    FAILURES = 4
-
-
-class Form(enum.Enum):
-    """How a field is written on the command line."""
-
-    #: One text, which the field's check reads.
-    TEXT = enum.auto()
-    #: A whole number.
-    NUMBER = enum.auto()
-    #: `--name` sets true.
-    FLAG = enum.auto()
-    #: `--name` sets true, `--no-name` false.
-    SWITCH = enum.auto()
-    #: One text for each time that the option is given.
-    TEXTS = enum.auto()
-    #: `KEY=VALUE` for each time.
-    PAIRS = enum.auto()
-    #: `N`, or `KEY=N` for each time.
-    COUNTS = enum.auto()
-    #: `NAME=VALUE` for each time; `NAME` alone goes to `forward_env`.
-    VARIABLES = enum.auto()
-    #: No option of its own.
-    NONE = enum.auto()
-
-
-@frozen
-class Option:
-    """What Python, the command line and Hydra need to know of a field of LaunchConf.
-
-    Attributes:
-        check: gives the value as the program uses it, or refuses it.
-        help: what the option does, in one or two sentences.
-        flags: its names on the command line; empty: `--` and the name of the field.
-        metavar: what stands for its value there.
-        choices: all values that are allowed; empty: the check knows.
-        schema: its type in Hydra's schema; empty: the one that follows from the field's type.
-        usual: what the help says of the default, where the value alone does not say it.
-        is_secret: no message and no file has its value.
-    """
-
-    check: checks.Check
-    help: str
-    group: Group
-    form: Form = Form.TEXT
-    flags: tuple[str, ...] = ()
-    metavar: str | None = None
-    choices: tuple[str, ...] = ()
-    schema: str = ""
-    usual: str = ""
-    is_secret: bool = False
-
-
-def _field(default: Any, option: Option) -> Any:
-    metadata = {"option": option}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=dict, repr=not option.is_secret, metadata=metadata)
-    return dataclasses.field(default=default, repr=not option.is_secret, metadata=metadata)
-
-
-def _chosen(default: str, *choices: str, group: Group, help: str) -> Any:
-    """A field that is one of a few words."""
-    option = Option(checks.choice(*choices), help, group, choices=choices, metavar="|".join(choices))
-    return _field(default, option)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +34,9 @@ class LaunchConf:
     A field holds its value as the program uses it: seconds, bytes, tuples, dicts.
     """
 
-    hosts: tuple[Any, ...] = _field(
+    __module__ = "launcher.options"  # for good: pickles name it
+
+    hosts: tuple[Any, ...] = field(
         (),
         Option(
             checks.hosts,
@@ -119,7 +48,7 @@ class LaunchConf:
             usual="this machine",
         ),
     )
-    hosts_file: str | None = _field(
+    hosts_file: str | None = field(
         None,
         Option(
             checks.text,
@@ -129,7 +58,7 @@ class LaunchConf:
             metavar="FILE",
         ),
     )
-    python: str | None = _field(
+    python: str | None = field(
         None,
         Option(
             checks.text,
@@ -138,7 +67,7 @@ class LaunchConf:
             metavar="PATH",
         ),
     )
-    environment: str | None = _field(
+    environment: str | None = field(
         None,
         Option(
             checks.text,
@@ -148,7 +77,7 @@ class LaunchConf:
             metavar="FILE|auto|script|none",
         ),
     )
-    extras: tuple[str, ...] = _field(
+    extras: tuple[str, ...] = field(
         (),
         Option(
             checks.texts,
@@ -159,7 +88,7 @@ class LaunchConf:
             metavar="NAME",
         ),
     )
-    groups: tuple[str, ...] = _field(
+    groups: tuple[str, ...] = field(
         (),
         Option(
             checks.texts,
@@ -170,7 +99,7 @@ class LaunchConf:
             metavar="NAME",
         ),
     )
-    downloads: bool | tuple[str, ...] = _field(
+    downloads: bool | tuple[str, ...] = field(
         False,
         Option(
             checks.downloads,
@@ -181,7 +110,7 @@ class LaunchConf:
             usual="no",
         ),
     )
-    environment_timeout: float = _field(
+    environment_timeout: float = field(
         1800.0,
         Option(
             checks.parse_duration,
@@ -190,7 +119,7 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
-    environments_budget: int = _field(
+    environments_budget: int = field(
         "50GiB",
         Option(
             checks.parse_size,
@@ -199,7 +128,7 @@ class LaunchConf:
             metavar="SIZE",
         ),
     )
-    setup: tuple[str, ...] = _field(
+    setup: tuple[str, ...] = field(
         (),
         Option(
             checks.texts,
@@ -209,7 +138,7 @@ class LaunchConf:
             metavar="LINE",
         ),
     )
-    env: Mapping[str, str] = _field(
+    env: Mapping[str, str] = field(
         {},
         Option(
             checks.values,
@@ -221,7 +150,7 @@ class LaunchConf:
             is_secret=True,
         ),
     )
-    forward_env: tuple[str, ...] = _field(
+    forward_env: tuple[str, ...] = field(
         (),
         Option(
             checks.variables,
@@ -231,7 +160,7 @@ class LaunchConf:
             flags=("--env",),
         ),
     )
-    warm: float = _field(
+    warm: float = field(
         "10m",
         Option(
             checks.duration_or_zero,
@@ -241,7 +170,7 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
-    resources: Mapping[str, int] = _field(
+    resources: Mapping[str, int] = field(
         {},
         Option(
             checks.resources,
@@ -252,14 +181,14 @@ class LaunchConf:
             schema="dict[str, Any]",
         ),
     )
-    code: str = _chosen(
+    code: str = chosen(
         "auto",
         "auto",
         "shared",
         group=Group.CODE,
         help="auto: the project is copied to the hosts; shared: the hosts see the same files.",
     )
-    max_code_size: int = _field(
+    max_code_size: int = field(
         "100MiB",
         Option(
             checks.parse_size,
@@ -268,7 +197,7 @@ class LaunchConf:
             metavar="SIZE",
         ),
     )
-    isolation: str = _chosen(
+    isolation: str = chosen(
         "auto",
         "auto",
         "fork",
@@ -278,7 +207,7 @@ class LaunchConf:
         help="How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; "
         "auto: fork, or spawn where a fork would not work; reuse: jobs share processes, for thousands of short jobs.",
     )
-    outputs: bool | tuple[str, ...] = _field(
+    outputs: bool | tuple[str, ...] = field(
         True,
         Option(
             checks.outputs,
@@ -288,7 +217,7 @@ class LaunchConf:
             usual="yes",
         ),
     )
-    live: bool = _field(
+    live: bool = field(
         False,
         Option(
             checks.flag,
@@ -298,7 +227,7 @@ class LaunchConf:
             usual="on for `run`, off for `multirun`",
         ),
     )
-    timeout: float | None = _field(
+    timeout: float | None = field(
         None,
         Option(
             checks.optional_duration,
@@ -307,7 +236,7 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
-    grace: float = _field(
+    grace: float = field(
         10.0,
         Option(
             checks.duration_or_zero,
@@ -316,11 +245,11 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
-    hook_timeout: float = _field(
+    hook_timeout: float = field(
         300.0,
         Option(checks.parse_duration, "The time for a job's end hooks.", Group.FAILURES, metavar="DURATION"),
     )
-    shutdown_timeout: float | None = _field(
+    shutdown_timeout: float | None = field(
         None,
         Option(
             checks.optional_duration,
@@ -330,7 +259,7 @@ class LaunchConf:
             usual="the hook timeout",
         ),
     )
-    children_timeout: float = _field(
+    children_timeout: float = field(
         2.0,
         Option(
             checks.duration_or_zero,
@@ -339,7 +268,7 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
-    continue_sweep: bool = _field(
+    continue_sweep: bool = field(
         False,
         Option(
             checks.flag,
@@ -349,7 +278,7 @@ class LaunchConf:
             flags=("--continue",),
         ),
     )
-    same_code: bool = _field(
+    same_code: bool = field(
         False,
         Option(
             checks.flag,
@@ -358,7 +287,7 @@ class LaunchConf:
             Form.FLAG,
         ),
     )
-    retries: int | Mapping[str, int] = _field(
+    retries: int | Mapping[str, int] = field(
         0,
         Option(
             checks.retries,
@@ -368,7 +297,7 @@ class LaunchConf:
             metavar="N|KIND=N",
         ),
     )
-    on_host_loss: str = _chosen(
+    on_host_loss: str = chosen(
         "wait",
         "wait",
         "retry",
@@ -377,7 +306,7 @@ class LaunchConf:
         help="What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another "
         "host; fail: they have failed.",
     )
-    host_loss_timeout: float = _field(
+    host_loss_timeout: float = field(
         600.0,
         Option(
             checks.parse_duration,
@@ -386,13 +315,13 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
-    fail_fast: bool = _field(
+    fail_fast: bool = field(
         False, Option(checks.flag, "Stop the run after the first failed job.", Group.FAILURES, Form.FLAG)
     )
-    max_failures: int | None = _field(
+    max_failures: int | None = field(
         None, Option(checks.limit, "Stop the run after N failed jobs.", Group.FAILURES, Form.NUMBER, metavar="N")
     )
-    lease: float | None = _field(
+    lease: float | None = field(
         None,
         Option(
             checks.optional_duration,
@@ -401,7 +330,7 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
-    on_error: Mapping[str, str] = _field(
+    on_error: Mapping[str, str] = field(
         {},
         Option(
             checks.policies,
@@ -411,7 +340,7 @@ class LaunchConf:
             metavar="CALLBACK=warn|fail|abort",
         ),
     )
-    results: str = _chosen(
+    results: str = chosen(
         "trusted",
         "trusted",
         "safe",
@@ -419,7 +348,7 @@ class LaunchConf:
         group=Group.RESULTS,
         help="Which returned values are decoded. trusted: pickles, which can run code; safe: plain data only; never: none.",
     )
-    allow_types: tuple[str, ...] = _field(
+    allow_types: tuple[str, ...] = field(
         (),
         Option(
             checks.types,
@@ -430,7 +359,7 @@ class LaunchConf:
             metavar="MODULE.CLASS",
         ),
     )
-    max_output_bytes: int = _field(
+    max_output_bytes: int = field(
         "64MiB",
         Option(
             checks.parse_size,
@@ -440,7 +369,7 @@ class LaunchConf:
             usual="64MiB; 4GiB for `run`",
         ),
     )
-    accept_new_host_keys: bool = _field(
+    accept_new_host_keys: bool = field(
         False,
         Option(
             checks.flag,
@@ -449,7 +378,7 @@ class LaunchConf:
             Form.FLAG,
         ),
     )
-    ssh: str = _chosen(
+    ssh: str = chosen(
         "auto",
         "auto",
         "fabric",
@@ -458,7 +387,7 @@ class LaunchConf:
         help="Which program logs in. fabric: Python alone, with keys; openssh: the `ssh` program, with all that it can do; auto: openssh where "
         "`launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.",
     )
-    otel: bool = _field(
+    otel: bool = field(
         False,
         Option(
             checks.flag,
@@ -468,7 +397,7 @@ class LaunchConf:
             Form.FLAG,
         ),
     )
-    workdir: str | None = _field(
+    workdir: str | None = field(
         None,
         Option(
             checks.workdir,
@@ -497,7 +426,7 @@ class LaunchConf:
         Raises:
             ConfigError: a key is not known, or a value is not allowed.
         """
-        known = [field.name for field in dataclasses.fields(self)]
+        known = [one.name for one in dataclasses.fields(self)]
         for key in values:
             if key not in known:
                 near = names_like(key, known)
@@ -543,7 +472,7 @@ class LaunchConf:
 
 def option_fields() -> dict[str, Option]:
     """The fields of LaunchConf, each with its option."""
-    return {field.name: field.metadata["option"] for field in dataclasses.fields(LaunchConf)}
+    return {one.name: one.metadata["option"] for one in dataclasses.fields(LaunchConf)}
 
 
 def options_of(options: Any, fields: Mapping[str, Any]) -> LaunchConf:

@@ -1,7 +1,7 @@
 """How much a host may send: all caps on what comes from a host, in one table.
 
 Rule: code that takes something from a host calls `check`, or cuts to the cap's limit. A new message or field gets a line here, a line in
-`docs/security.md`, and a test (`tests/launcher/test_host_limits.py` compares these three). A host that exceeds a cap that is not simply
+`docs/security.md`, and a test (`tests/launcher/hosts/test_limits.py` compares these three). A host that exceeds a cap that is not simply
 cut is given up by name, and no other host is.
 """
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from launcher import events, host_limits
+from launcher import events
 from launcher.agents import connection, facts
 from launcher.agents.gpus import read_gpus
 from launcher.agents.host_use import read_use
@@ -28,8 +28,9 @@ from launcher.engine.inbox import Inbox
 from launcher.engine.requests import QueuedJob, Submit
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import AgentError, HostBroken
-from launcher.host_limits import CAPS, Cap
-from launcher.inventory import HostSpec
+from launcher.hosts import limits as host_limits
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.limits import CAPS, Cap
 from launcher.results.output_folder import OutputFolder
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
@@ -43,7 +44,7 @@ from tests.specs import DONE, FAILED, job_spec
 
 GPUS_LISTED = {"t": "gpus_listed", "source": "nvml", "error": "", "why": "", "covers_host": True, "more": False}
 
-SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
+SECURITY = Path(__file__).parents[3] / "docs" / "security.md"
 TESTED: dict[str, Callable[..., None]] = {}
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import InventoryError
-from launcher.inventory import HostSpec, host_specs, load_hosts, load_hosts_file, parse_host
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.inventory import host_specs, load_hosts, load_hosts_file, parse_host
 from launcher.options import LaunchConf
 from launcher.transports.chosen import ChosenTransport
 from launcher.transports.factory import make_transport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.errors import InventoryError
-from launcher.slurm_options import slurm_options
+from launcher.hosts.slurm_options import slurm_options
 
 
 def test_what_an_allocation_has() -> None:

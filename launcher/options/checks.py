@@ -134,14 +134,14 @@ def texts(value: Any, field: str) -> tuple[str, ...]:
 
 
 def hosts(value: Any, field: str) -> tuple[Any, ...]:
-    """A list of hosts, of which each may be text, a mapping or a host of `launcher.inventory`."""
+    """A list of hosts, of which each may be text, a mapping or a host of `launcher.hosts.inventory`."""
     given = (value,) if isinstance(value, (str, Mapping)) or value is None else value
     if not isinstance(given, Iterable):
         raise refused(field, f"{shown(value)} is not a list of hosts")
     hosts = tuple(given)
     for one in hosts:
         is_text = isinstance(one, str) and bool(one.strip())
-        # An object that has an address comes from launcher.inventory.
+        # An object that has an address comes from launcher.hosts.inventory.
         if not (is_text or isinstance(one, Mapping) or hasattr(one, "address")):
             raise refused(field, f"{shown(one)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
     return hosts

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from launcher.cli import options as opt
 from launcher.errors import ConfigError
-from launcher.option_checks import parse_duration
 from launcher.options import Group, LaunchConf, Option, option_fields
+from launcher.options.checks import parse_duration
 from remote_agent.job import ERROR_KINDS
 from tests.hydra import schema
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import ConfigError
-from launcher.option_checks import parse_duration, parse_size
 from launcher.options import LaunchConf
+from launcher.options.checks import parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
