@@ -135,8 +135,8 @@ class Following:
 
     # -- logs of allocations -------------------------------------------------------------------------------------
 
-    def follow(self, now: float, *, is_quiet: bool = False) -> None:
-        """Read what allocations have written, and pass it on."""
+    def follow(self, now: float, *, is_quiet: bool = False) -> bool:
+        """Read what allocations have written, and pass it on. Returns whether there was anything."""
         happened = self._incarnations.advance(now)
         # Who writes of an attempt has taken it before.
         takers = self._pool.takers()
@@ -168,6 +168,7 @@ class Following:
         self._tell_held_back(is_quiet=is_quiet)
         for debt in self._incarnations.debts(takers, now):
             self._settle(debt)
+        return bool(happened)
 
     def _tell_held_back(self, *, is_quiet: bool) -> None:
         for name, attempt_id in list(self._held_back):
