@@ -35,6 +35,10 @@ DECIDE_NOTHING = {
     "remote_agent/callbacks/base.py": "the contract",
     "remote_agent/current_job.py": "a name that stands in old pickles",
     "remote_agent/hydra_scope.py": "a name that stands in old pickles",
+    "remote_agent/protocol/messages/agent.py": "types",
+    "remote_agent/protocol/messages/controller.py": "types",
+    "remote_agent/protocol/messages/job.py": "types",
+    "remote_agent/protocol/messages/zygote.py": "types",
     "remote_agent/shared/job_log.py": "two loggers",
     "remote_agent/slurm/batch.py": "types",
 }
