@@ -351,7 +351,7 @@ class Arrivals:
 
 
 def _where(host: dict[str, Any] | None, slots: int | None) -> dict[str, Any]:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
     folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-run-")) / "run"
     spec = HostSpec(name="local", address="local", slots=slots) if host is None else HostSpec(**host, slots=slots)

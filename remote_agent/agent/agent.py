@@ -21,18 +21,18 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.agent.delivery import Delivery
-from remote_agent.agent.gpus import GpuPool
+from remote_agent.agent.jobs.queue import JobQueue
+from remote_agent.agent.jobs.reaper import Reaper
+from remote_agent.agent.jobs.reports import Reports
+from remote_agent.agent.jobs.running import RunningJobs
 from remote_agent.agent.link.batching import Batching
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.listener import Listener
 from remote_agent.agent.queries import Queries
-from remote_agent.agent.queue import JobQueue
-from remote_agent.agent.reaper import Reaper
-from remote_agent.agent.reports import Reports
-from remote_agent.agent.running import RunningJobs
+from remote_agent.agent.resources.gpus import GpuPool
+from remote_agent.agent.resources.usage import UsageWatch
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.agent.usage import UsageWatch
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.protocol.constants import HEARTBEAT

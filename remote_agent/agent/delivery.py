@@ -10,10 +10,10 @@ import functools
 import os
 from typing import Callable, Iterator, Optional, Protocol
 
+from remote_agent.agent.jobs.reports import report_frames
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames
-from remote_agent.agent.reports import report_frames
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.log import Reference
 from remote_agent.agent.spool.paths import SpoolPaths, outputs_root

@@ -15,7 +15,7 @@ from launcher.cli.parameters import Option
 from launcher.cli.runner import Output, resume_session
 from launcher.cli.runner import output as open_output
 from launcher.errors import RunError, UsageError
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.events import JobReturned

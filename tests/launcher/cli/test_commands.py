@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import inventory
 from launcher.agents.query import AgentQuery
 from launcher.cli import past_hosts
-from launcher.cli.commands.show import _print_run
+from launcher.cli.commands.views.show import _print_run
 from launcher.errors import HostError
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_status
@@ -427,9 +427,9 @@ def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Projec
 def test_hosts_with_one_name_are_distinguished() -> None:
     """Otherwise `clean` would seem to list a host twice. Each label has what differs."""
     specs = [
-        inventory.HostSpec("gpu1", "gpu1"),
-        inventory.HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
-        inventory.HostSpec("gpu2", "gpu2"),
+        HostSpec("gpu1", "gpu1"),
+        HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
+        HostSpec("gpu2", "gpu2"),
     ]
     assert past_hosts.labels(specs) == [
         "gpu1 (workdir none: the user's cache and state folders)",
