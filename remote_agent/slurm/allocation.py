@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
@@ -119,6 +119,7 @@ class Allocation(Agent):
         self._look_at = 0.0
         self._fence_at = 0.0
         self._stopped: Dict[str, Any] = {}
+        self._asked: Set[str] = set()
         self._begun_at = self._busy_at = time.monotonic()
         #: Why it takes nothing more; empty while it does.
         self._closing = ""
@@ -130,6 +131,7 @@ class Allocation(Agent):
         self.reaper.explain_kill = self._explain_kill
         self._memory = MemoryDeaths()
         self.attempts.is_unexplained = self._is_unexplained
+        self.attempts.is_read_elsewhere = True
         #: Until when the end of a job that a signal has ended waits for the reason.
         self._explain_by: Optional[float] = None
         self.controller.on_note = lambda text: self.attempts.log.append({"r": "note", "text": text})
@@ -189,6 +191,9 @@ class Allocation(Agent):
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             self._stop_some()
+            if self.reports.is_reading:
+                # The submitter follows the log from another machine.
+                self.attempts.bring_to_disk()
             self._prepare()
             self._waiting = None
             for attempt in self._pool.settled():
@@ -301,6 +306,10 @@ class Allocation(Agent):
             if attempt is not None and attempt.final is None and self._stopped.get(attempt_id) != stop:
                 self._stopped[attempt_id] = stop
                 self.running.cancel(attempt, stop.kind, stop.kill, stop.why)
+        asked = [one for one in self._pool.asked() if one not in self._asked and one in self.attempts]
+        self._asked.update(asked)
+        if asked:
+            self.reports.on_stop({"t": "stop", "attempts": asked}, b"")
 
     def _check_fence(self, now: float) -> None:
         self._fence_at = now + _FENCE_EVERY

@@ -1,7 +1,7 @@
 """How often the submitter looks at the shared disk, and for how long it waits for more jobs before it asks Slurm.
 
 Rule: what follows soon after something new is looked for at once, and a quiet disk is left alone. So a look comes late by a tenth of the time
-that the wait took, and never by more than the longest pause. A disk that is slow is asked less often still.
+that the wait took, and never by more than the longest pause, but where there are many logs, or a slow disk.
 """
 
 from typing import Optional
@@ -12,6 +12,8 @@ __all__ = ["MOST_GATHERED", "Gathering", "LookPace"]
 _LEAST, _MOST, _MOST_IDLE = 0.05, 0.5, 1.0
 #: The pause is this part of the time since the last news.
 _PART = 0.1
+#: The most logs that are opened in a second.
+_LOGS = 200.0
 #: It is at least so many times what the last look took.
 _LOOK_FACTOR = 10.0
 #: Seconds after the last job that came: when only one has come, and when several have; and the most since the first one.
@@ -35,9 +37,9 @@ class LookPace:
         self._news_at = now
         self._at = min(self._at, now + _LEAST)
 
-    def looked(self, begun: float, ended: float, *, is_any_alive: bool) -> None:
-        """Record a look."""
-        pause = max(_LEAST, min(_PART * (ended - self._news_at), _MOST if is_any_alive else _MOST_IDLE))
+    def looked(self, begun: float, ended: float, logs: int) -> None:
+        """Record a look, at so many logs of allocations that run."""
+        pause = max(_LEAST, min(_PART * (ended - self._news_at), _MOST if logs else _MOST_IDLE), logs / _LOGS)
         self._at = ended + max(pause, _LOOK_FACTOR * (ended - begun))
 
 

@@ -18,6 +18,7 @@ from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared, Zygotes
 from remote_agent.agent.zygotes.spare import spare_of
+from remote_agent.protocol import messages
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
 from remote_agent.protocol.resources import Resources, Room
@@ -163,8 +164,8 @@ class Submitter:
             self._pace.news(now)
         if self._is_live:
             self._following.watch_streams()
-        is_any_alive = any(one.has_begun and not one.is_over for one in self._incarnations)
-        self._pace.looked(now, time.monotonic(), is_any_alive=is_any_alive)
+        logs = sum(1 for one in self._incarnations if one.has_begun and not one.is_over)
+        self._pace.looked(now, time.monotonic(), logs)
 
     def _wake(self) -> None:
         try:
@@ -188,6 +189,7 @@ class Submitter:
         self._controller.handlers.update(
             job=self._on_job,
             cancel=self._on_cancel,
+            stop=self._on_stop,
             go=self._on_go,
             take_back=self._on_take_back,
             ack=self._following.on_ack,
@@ -246,10 +248,17 @@ class Submitter:
         every = self._pool.all_attempts() if header["attempts"] is None else header["attempts"]
         stop = Stop(header["kind"], header["kill"], header["why"])
         for attempt in every:
-            taker = self._following.stop(attempt, stop)
-            if taker:
-                # Without it, the allocation sees the request a moment later.
-                self._asks.submit(functools.partial(self._batch.wake, taker.partition(".")[0]), lambda error: None)
+            self._wake_taker(self._following.stop(attempt, stop))
+
+    def _on_stop(self, header: messages.Stop, payload: bytes) -> None:
+        for attempt in header["attempts"]:
+            # Its allocation looks twice a second. It reports when it wants to, so Slurm is not asked to hurry.
+            self._following.ask(attempt)
+
+    def _wake_taker(self, taker: str) -> None:
+        if taker:
+            # Without it, the allocation sees the request a moment later.
+            self._asks.submit(functools.partial(self._batch.wake, taker.partition(".")[0]), lambda error: None)
 
     # -- content -------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,13 @@ import pytest
 from remote_agent.slurm.pace import Gathering, LookPace
 
 
-def looks(pace: LookPace, since: float, until: float, *, took: float = 0.0, is_any_alive: bool = True) -> list[float]:
+def looks(pace: LookPace, since: float, until: float, *, took: float = 0.0, logs: int = 1) -> list[float]:
     """The times of all looks until then, if each finds nothing."""
     found = []
-    pace.looked(since, since + took, is_any_alive=is_any_alive)
+    pace.looked(since, since + took, logs)
     while pace.at <= until:
         found.append(pace.at)
-        pace.looked(pace.at, pace.at + took, is_any_alive=is_any_alive)
+        pace.looked(pace.at, pace.at + took, logs)
     return found
 
 
@@ -33,14 +33,22 @@ def test_after_news_it_looks_at_once_and_then_ever_less_often():
 
 def test_where_no_allocation_runs_it_looks_once_a_second():
     """Nothing is written there, but for allocations that begin."""
-    found = looks(LookPace(), 100.0, 110.0, is_any_alive=False)
+    found = looks(LookPace(), 100.0, 110.0, logs=0)
     assert [later - earlier for earlier, later in itertools.pairwise(found)] == pytest.approx([1.0] * 9)
+
+
+def test_many_logs_are_looked_at_less_often():
+    """At most 200 of them are opened in a second."""
+    pace = LookPace()
+    pace.news(100.0)
+    pace.looked(100.0, 100.0, 400)
+    assert pace.at == pytest.approx(102.0)
 
 
 def test_news_bring_the_next_look_forward():
     """Whoever waits for the next line waits a twentieth of a second."""
     pace = LookPace()
-    pace.looked(100.0, 100.0, is_any_alive=True)
+    pace.looked(100.0, 100.0, 1)
     assert pace.at == pytest.approx(100.5)
     pace.news(100.1)
     assert pace.at == pytest.approx(100.15)
@@ -50,7 +58,7 @@ def test_a_slow_disk_is_asked_less_often():
     """A look that took half a second is followed by five seconds without one, whatever is new."""
     pace = LookPace()
     pace.news(100.0)
-    pace.looked(100.0, 100.5, is_any_alive=True)
+    pace.looked(100.0, 100.5, 1)
     assert pace.at == pytest.approx(105.5)
 
 
