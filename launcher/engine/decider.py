@@ -22,11 +22,11 @@ from launcher.engine import requests
 from launcher.engine.effects import Effects
 from launcher.engine.protocols import Clock, Link, ReadableJournal, WritableJournal
 from launcher.engine.scheduler import HostPhase, Scheduler, UnfinishedJob
-from launcher.host_limits import TooMuch, limit
+from launcher.hosts.limits import TooMuch, limit
 from launcher.results.owners import Ownership, own_folder
 from launcher.runs.journal import Returned, StoredResult
 from launcher.util.exhaustive import assert_never
-from launcher.util.quoting import shown_path
+from launcher.util.text.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, STORE_FAILED, JobError
 from remote_agent.protocol.envelope import Envelope

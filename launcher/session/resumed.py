@@ -22,8 +22,8 @@ from launcher.runs.record import RunRecord
 from launcher.session.loop import drive_from
 from launcher.session.opening import index_run
 from launcher.session.run_session import RunSession, SessionConf
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.setup.prepared import PreparedRun
-from launcher.setup.run_setup import RunSetup
 
 __all__ = ["ResumedRun"]
 

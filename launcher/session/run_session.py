@@ -40,16 +40,16 @@ from launcher.session.opening import claim_folder, forget_earlier, record_run
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
-from launcher.util.html import table_html
+from launcher.util.text.html import table_html
 
 if TYPE_CHECKING:
     from launcher.agents.plan import HostPlan
     from launcher.engine.requests import QueuedJob
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.live.observer import Live
     from launcher.runs.folder import Claim
+    from launcher.setup.kinds.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
-    from launcher.setup.run_setup import RunSetup
     from launcher.transports.base import Transport
     from launcher.transports.early_connections import EarlyConnections
     from remote_agent.callbacks.composite import Callbacks

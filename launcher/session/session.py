@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
-from launcher.inventory import host_list
+from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.resumed import ResumedRun
 from launcher.session.run_session import Observer, RunSession, SessionConf
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.config.nodes import is_config
 

@@ -11,7 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.inventory import HostSpec, said_size, said_too_little
+from launcher.hosts.host_spec import HostSpec, said_size, said_too_little
 from launcher.runs import folder as run_folder
 from launcher.setup.prepared import PreparedRun, needed
 from launcher.util.frozen import frozen
@@ -19,7 +19,7 @@ from launcher.util.frozen import frozen
 if TYPE_CHECKING:
     from launcher.engine.requests import QueuedJob
     from launcher.setup.earlier import EarlierJob
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["DryRun", "PlannedEnvironment", "PlannedHost", "PlannedJob", "plan_run"]
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from launcher.code.known_imports import ImportFacts
     from launcher.code.snapshot import Snapshot
     from launcher.environments.plan import EnvironmentSource
-    from launcher.inventory import HostSpec
-    from launcher.setup.run_setup import RunSetup
+    from launcher.hosts.host_spec import HostSpec
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["ZYGOTE", "PreparedRun", "needed", "prepare"]
 
