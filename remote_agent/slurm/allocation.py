@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
@@ -23,7 +24,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ZygoteSpec
-from remote_agent.slurm.batch import Batch
+from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
@@ -47,6 +48,8 @@ _LOOK_EVERY = 0.5
 _FENCE_EVERY = 30.0
 #: Seconds for Slurm to say why it ends an allocation, of those that it leaves until it kills.
 _ANSWER = 3.0
+#: For so much of what is then left, a job may go on after SIGTERM. The rest is for its end hooks.
+_PART_OF_LEFT = 0.6
 #: Seconds after the death of a job by SIGTERM within which Slurm's signal reaches this process, if it was Slurm's.
 _EXPLAIN = 1.0
 #: An allocation for many jobs ends after this many seconds without any.
@@ -67,6 +70,7 @@ class Order(NamedTuple):
         idle: if it takes many jobs, it ends after so many seconds without any.
         request: the name of the request that it comes from.
         lasting: how long the allocation lasts, and each job takes at most.
+        left: how many seconds are left when it gets SIGTERM: because its time is nearly up, and for any other reason.
         of: requests, all of whose allocations have ended. It fires what they owe, and takes no job.
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
@@ -82,6 +86,7 @@ class Order(NamedTuple):
     requeue: Mapping[str, int] = {}
     of: Tuple[str, ...] = ()
     lasting: Lasting = Lasting()
+    left: Tuple[float, float] = (60.0, 30.0)
 
 
 class Allocation(Agent):
@@ -124,7 +129,8 @@ class Allocation(Agent):
         self._asked: Set[str] = set()
         self._begun_at = self._busy_at = time.monotonic()
         #: Why it takes nothing more; empty while it does.
-        self._closing = ""
+        self._closing = self._closing_kind = ""
+        self._has_left = False
         self._signal: Optional[int] = None
         self._batch = batch
         self._end_by: Optional[float] = None
@@ -211,8 +217,11 @@ class Allocation(Agent):
                 self._accept(attempt)
         if self.attempts.has_active or self.queue:
             self._busy_at = now
-        elif not self.attempts.has_unsynced and not self.attempts.has_unexplained:
+        elif not self.attempts.has_unsynced and not self.attempts.has_unexplained and self.attempts.write():
             self._end_if_idle(now)
+        if self.attempts.error and not self._closing:
+            # What has not begun goes on in another one. What runs goes on here: its result waits for room.
+            self._closing = "its disk could not be written ({})".format(self.attempts.error)
 
     @property
     def _may_take(self) -> bool:
@@ -324,7 +333,7 @@ class Allocation(Agent):
             self._close("another start of the same Slurm job has begun", "lost")
 
     def _close(self, why: str, kind: str) -> None:
-        self._closing = why
+        self._closing, self._closing_kind = why, kind
         self._explain(kind, why)
         for attempt in self.attempts:
             if attempt.final is not None:
@@ -335,6 +344,13 @@ class Allocation(Agent):
                 self._go_on(attempt, "")
             else:
                 self.running.cancel(attempt, kind, why=why)
+                if attempt.kill_at is not None:
+                    # What does not listen is killed while there is time for its end hooks.
+                    attempt.kill_at = min(attempt.kill_at, time.monotonic() + self._patience(kind))
+
+    def _patience(self, kind: str) -> float:
+        warned, killed = self._order.left
+        return _PART_OF_LEFT * (warned if kind == "time_limit" else max(0.0, killed - _ANSWER))
 
     def _end_if_idle(self, now: float) -> None:
         why = self._closing
@@ -352,10 +368,22 @@ class Allocation(Agent):
         if not why:
             return
         self.reaper.sweep_now()
-        self.attempts.log.append({"r": "left", "why": why})
-        self.attempts.write()
-        self.attempts.log.sync()
+        if not self._has_left:
+            self._closing, self._has_left = why, True
+            self.attempts.log.append({"r": "left", "why": why})
+        if not self.attempts.write():
+            return
+        try:
+            self.attempts.log.sync()
+        except OSError:
+            return  # it is tried again: without it, nobody knows how its jobs have ended
         self.end_mode = "keep"
+        if self._closing_kind == "preempted" and self._pool.waiting(self._order.klass):
+            try:
+                self._batch.go_again(self._name.partition(".")[0])
+            except BatchError as error:
+                # The submitter asks for another one, if one is there.
+                sys.stderr.write("this allocation is not started again: {}\n".format(error))
 
 
 def write_prepared(files: SharedFiles, prepared: Prepared) -> None:
@@ -416,6 +444,7 @@ def serve_allocation(
             requeue=json.loads(options["requeue"]),
             of=tuple(json.loads(options.get("of", "[]"))),
             lasting=Lasting(*json.loads(options.get("lasting", "[]"))),
+            left=tuple(json.loads(options.get("left", "[60.0, 30.0]"))),
         ),
         batch,
         spare,
