@@ -40,7 +40,7 @@ _KINDS = {
     "code": "cached code and files",
     "environment": "environments",
     "packages": "packages that environments share",
-    "warm": "interpreters that wait for the next run (their memory)",
+    "warm": "processes that wait for the next run (their memory)",
 }
 
 
