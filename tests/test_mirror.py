@@ -144,6 +144,8 @@ TESTED_IN = {
     "remote_agent/__main__.py": "remote_agent/agent/link/test_controller.py",
     "remote_agent/agent/resources/shares.py": "remote_agent/agent/jobs/test_queue.py",
     "remote_agent/agent/spool/other_runs.py": "remote_agent/agent/test_cleaning.py",
+    "remote_agent/agent/spool/file_checks.py": "remote_agent/agent/spool/test_attempts.py",
+    "remote_agent/agent/spool/records.py": "remote_agent/agent/spool/test_attempts.py",
     "remote_agent/agent/spool/syncer.py": "remote_agent/agent/test_agent_machine.py",
     "remote_agent/agent/zygotes/client.py": "remote_agent/agent/zygotes/test_pool.py",
     "remote_agent/by_reference.py": "stored/test_names.py",
