@@ -142,6 +142,8 @@ TESTED_IN = {
     "launcher/transports/ssh/sockets.py": "launcher/transports/ssh/test_connect.py",
     "launcher/transports/ssh/transport.py": "launcher/transports/test_transports.py",
     "remote_agent/__main__.py": "remote_agent/agent/link/test_controller.py",
+    "remote_agent/agent/jobs/job_messages.py": "remote_agent/agent/test_agent_machine.py",
+    "remote_agent/agent/jobs/shutdown.py": "remote_agent/job_process/test_shutdown.py",
     "remote_agent/agent/resources/shares.py": "remote_agent/agent/jobs/test_queue.py",
     "remote_agent/agent/spool/other_runs.py": "remote_agent/agent/test_cleaning.py",
     "remote_agent/agent/spool/file_checks.py": "remote_agent/agent/spool/test_attempts.py",

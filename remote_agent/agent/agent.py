@@ -163,7 +163,7 @@ class Agent:
         self.look_around(time.monotonic())
         self.queue.dispatch()
         self.attempts.flush()
-        self.running.confirm_kept()
+        self.running.messages.confirm_kept()
         self._send(time.monotonic())
 
     def look_around(self, now: float) -> None:
@@ -250,7 +250,7 @@ class Agent:
         for attempt in self.attempts.active():
             if attempt.kill_at is not None and now >= attempt.kill_at:
                 if attempt.state == "ending":
-                    self.running.end_shutdown(attempt)
+                    self.running.shutdown.end(attempt)
                 else:
                     attempt.kill_at = now + 5.0
                     kill_whole(attempt.pid, attempt.pid_started, self.paths.token(attempt))
