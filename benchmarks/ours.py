@@ -31,6 +31,7 @@ def jobs(jobs: int, host: dict[str, Any] | None, slots: int | None = 2, isolatio
         "seconds": seconds,
         "jobs": jobs,
         "first": arrivals.first - begun,
+        "first_at": time.time() - (time.perf_counter() - arrivals.first),
         "steady": (arrivals.count - 1) / max(arrivals.last - arrivals.first, 1e-9),
     }
 

@@ -98,9 +98,9 @@ class Agent:
         )
         self._gpus = gpus = GpuPool(run, controller.note, background)
         self.queue = JobQueue(attempts, zygotes, controller, gpus)
-        self._reports = Reports(paths, attempts, self.queue, controller)
-        self.running = RunningJobs(paths, selector, attempts, self.queue, zygotes, controller, gpus, self._reports)
-        self.reaper = Reaper(paths, attempts, self.queue, zygotes, self.running, background, controller, self._reports)
+        self.reports = Reports(paths, attempts, self.queue, controller)
+        self.running = RunningJobs(paths, selector, attempts, self.queue, zygotes, controller, gpus, self.reports)
+        self.reaper = Reaper(paths, attempts, self.queue, zygotes, self.running, background, controller, self.reports)
         self.delivery = Delivery(paths, attempts, zygotes, background, controller)
         self.queue.start = self.running.start
         gpus.waiting_processes, gpus.end_waiting = self.running.waiting_pids, self.running.close_workers
@@ -113,7 +113,7 @@ class Agent:
         controller.handlers.update(
             job=self.queue.on_job,
             cancel=self.running.on_cancel,
-            stop=self._reports.on_stop,
+            stop=self.reports.on_stop,
             go=self.queue.on_go,
             take_back=self.queue.on_take_back,
             ack=self.delivery.on_ack,
@@ -185,7 +185,7 @@ class Agent:
         if self._held_for:
             return self._held_for
         active = self.attempts.active()
-        if active and (self.controller.is_live or self._reports.is_reading):
+        if active and (self.controller.is_live or self.reports.is_reading):
             return 0.1
         if any(attempt.is_polled or attempt.kill_at or attempt.deadline for attempt in active):
             return 0.1
@@ -262,7 +262,7 @@ class Agent:
             if poll and attempt.is_polled:
                 self.reaper.poll(attempt)
             if poll:
-                self._reports.read(attempt, now)
+                self.reports.read(attempt, now)
                 self.delivery.watch_streams(attempt)
         self._usage.tick(now)
         self.reaper.sweep(now)

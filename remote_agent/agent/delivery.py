@@ -141,6 +141,11 @@ class Delivery:
         else:
             attempt.is_final_sent = True
 
+    def send_reports(self, attempt: Attempt) -> None:
+        """Send the reports of a running attempt that were not sent over the present link."""
+        if self._controller.link is not None:
+            self._controller.link.outbox.add_source(report_frames(attempt, self._attempts.log.read))
+
     def send_outputs(self, attempt: Attempt) -> None:
         """Send the output of an attempt whose process has ended, if its result was sent already."""
         if attempt.is_final_sent and self._controller.link is not None:

@@ -22,6 +22,7 @@ from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import EPILOGUE, Incarnations
+from remote_agent.slurm.pace import MOST_GATHERED, Gathering
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.slurm.submitter_log import Asked, SubmitterLog
@@ -34,8 +35,8 @@ __all__ = ["MOST", "Asking"]
 MOST = 10_000
 #: The most allocations at once, if they take many jobs and the user does not say it.
 _MANY_AT_ONCE = 16
-#: Seconds: jobs that come one after the other are asked for together.
-_GATHER = 0.3
+#: Seconds: what a new controller has to send is waited for so long.
+_GREETING = 0.2
 #: Seconds between two questions to Slurm what it lists: the first ones, and all others.
 _POLLS = (5.0, 10.0, 20.0, 30.0)
 _POLL = 60.0
@@ -59,6 +60,8 @@ class Asking:
 
     Attributes:
         options: what `slurm:` of the host says.
+        on_taken: called when Slurm has taken a request, so that an allocation may begin.
+        spare: the Python that allocations start ahead of time; None for none.
     """
 
     def __init__(
@@ -85,7 +88,10 @@ class Asking:
         self._note = note
         self._turn_number = turn
         self.options: Dict[str, Any] = {}
+        self.on_taken: Callable[[], None] = _nothing
+        self.spare: Optional[str] = None
         self._ask_at: Optional[float] = None
+        self._gathering = Gathering()
         self._is_asking = False
         self._polls = 0
         self._poll_at: Optional[float] = None
@@ -114,12 +120,17 @@ class Asking:
 
     def is_due(self, now: float) -> bool:
         """Whether Slurm is being asked, or will be in the next moment. What its limits do not permit now is not waited for."""
-        is_soon = self._ask_at is not None and self._ask_at <= now + _GATHER
+        is_soon = self._ask_at is not None and self._ask_at <= now + MOST_GATHERED
         return self._is_asking or self._looks_first or self._log.is_unanswered or is_soon
 
     def soon(self) -> None:
-        """Ask for what is needed, together with what comes in the next moment."""
-        self._ask_at = time.monotonic() + _GATHER
+        """A job has come. Ask for what is needed, together with what comes in the next moment."""
+        self._ask_at = self._gathering.came(time.monotonic())
+
+    def due_in(self, now: float) -> Optional[float]:
+        """In how many seconds there is something to ask; None if nothing is, or what is due waits for something else."""
+        times = [at for at in (self._ask_at, self._poll_at) if at is not None and at > now]
+        return min(times) - now if times else None
 
     def at_once(self) -> None:
         """Ask for what is needed in the next turn."""
@@ -177,7 +188,7 @@ class Asking:
             # Those that have not begun are not needed while somebody is here.
             names = list(self._log.epilogues)
             self._asks.submit(lambda: self._batch.cancel(names, waiting_only=True), self._on_withdrawn)
-        self.soon()
+        self._ask_at = time.monotonic() + _GREETING
 
     def _on_limits(self, found: List[Limits], error: Optional[BaseException]) -> None:
         if error is not None:
@@ -219,6 +230,7 @@ class Asking:
         if self._is_asking or self._most is None or self._log.is_unanswered or self._looks_first:
             return
         self._ask_at = None
+        self._gathering.asked()
         demands = self._demands()
         for klass, demand in demands.items():
             if demand.jobs and self._is_in_vain(klass):
@@ -289,6 +301,7 @@ class Asking:
         role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
         role += ["--class", asked.klass]
         role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
+        role += ["--spare", self.spare] if self.spare is not None else []
         part = part_of(asked.klass, options)
         role += ["--part", json.dumps(part.to_json())] if part is not None else []
         needs = allocation_needs(asked.klass, options, asked.slots)
@@ -333,6 +346,7 @@ class Asking:
         self._log.record("answered", name=name, job=answer[0])
         self._log.answered[name] = answer[0]
         self._limit.taken()
+        self.on_taken()
         self._polls, self._poll_at = 0, now + _POLLS[0]
         # There may be more to ask for: other classes, and what was too much for one request.
         self._ask_at = now
@@ -437,3 +451,7 @@ class Asking:
     def _on_withdrawn(self, error: Optional[BaseException]) -> None:
         if error is not None:
             self._note("slurm: {}".format(error))
+
+
+def _nothing() -> None:
+    pass

@@ -101,6 +101,8 @@ class Following:
         self._held_back: Dict[Tuple[str, str], None] = {}
         #: How the controller wanted attempts to end.
         self._stops: Dict[str, Stop] = {}
+        #: Those that it wanted to be asked to stop.
+        self._asked: Set[str] = set()
         self._give_back_stranded()
         followed = self._followed(log.own, log.file, log.is_own)
         self._deliveries: Dict[str, Delivery] = {}
@@ -135,8 +137,8 @@ class Following:
 
     # -- logs of allocations -------------------------------------------------------------------------------------
 
-    def follow(self, now: float, *, is_quiet: bool = False) -> None:
-        """Read what allocations have written, and pass it on."""
+    def follow(self, now: float, *, is_quiet: bool = False) -> bool:
+        """Read what allocations have written, and pass it on. Returns whether there was anything."""
         happened = self._incarnations.advance(now)
         # Who writes of an attempt has taken it before.
         takers = self._pool.takers()
@@ -163,11 +165,15 @@ class Following:
             elif name == "final" and not is_quiet:
                 delivery.send(attempt)
                 self._see_duration(attempt)
+            elif name == "report" and not is_quiet:
+                delivery.send_reports(attempt)
             elif name == "gone" and not is_quiet:
                 delivery.send_outputs(attempt)
         self._tell_held_back(is_quiet=is_quiet)
         for debt in self._incarnations.debts(takers, now):
             self._settle(debt)
+        # Reports may come all the time.
+        return any(name != "report" for _, name, _ in happened)
 
     def _tell_held_back(self, *, is_quiet: bool) -> None:
         for name, attempt_id in list(self._held_back):
@@ -204,6 +210,8 @@ class Following:
         stop = self._stops.get(attempt) or self._pool.stops().get(attempt)
         if stop is not None and next_id(attempt) not in self._log.given:
             self.stop(next_id(attempt), stop)
+        elif (attempt in self._asked or attempt in self._pool.asked()) and next_id(attempt) not in self._log.given:
+            self.ask(next_id(attempt))
         else:
             self.on_next()
 
@@ -311,6 +319,17 @@ class Following:
             self.end(attempt, JobError(stop.kind, message=stop.why or "{} before it started".format(stop.kind)))
             return ""
         self._pool.stop(attempt, stop)
+        return holders(self._pool.takers()).get(attempt, (0, ""))[1]
+
+    def ask(self, attempt: str) -> str:
+        """Ask an attempt to stop at its next report; one that waits never starts. Returns which incarnation has it, if that has to do it."""
+        if self._log.is_done(attempt) or attempt in self._log.own:
+            return ""
+        self._asked.add(attempt)
+        if self._pool.take(attempt):
+            self.end(attempt, JobError("cancelled", message="stopped before it started"))
+            return ""
+        self._pool.ask(attempt)
         return holders(self._pool.takers()).get(attempt, (0, ""))[1]
 
     def end(self, attempt_id: str, error: JobError) -> None:

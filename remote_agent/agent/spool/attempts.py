@@ -79,6 +79,8 @@ class Attempts:
         #: Whether it is not known yet why an attempt has ended so, and `explain` will tell.
         self.is_unexplained: Callable[[Attempt, Envelope], bool] = lambda attempt, envelope: False
         self._unexplained: List[Tuple[Attempt, bytes]] = []
+        #: Whether other machines read the log as it grows. Then it is never rewritten.
+        self.is_read_elsewhere = False
 
     # -- by name -------------------------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class Attempts:
         Returns False if that does not help.
         """
         live = self._live()
-        if not self.log.dead or (live and self.log.dead <= self._dead_in_vain):
+        if self.is_read_elsewhere or not self.log.dead or (live and self.log.dead <= self._dead_in_vain):
             return False
         self._dead_in_vain = self.log.dead
         try:
@@ -266,6 +268,13 @@ class Attempts:
         if self._is_moved:
             self.failed("{} was moved away or removed".format(self.log.path))
 
+    def bring_to_disk(self) -> None:
+        """Have what was written synced to the disk, where another machine sees it, though nothing here waits for that."""
+        wanted = (self.log.generation, self.log.written)
+        if wanted != self._requested and not self.error:
+            self._requested = wanted
+            self._syncer.request(*wanted)
+
     def flush(self) -> None:
         """Write what was recorded. If somebody waits for it, have it synced to the disk."""
         if not self.write() or self._is_moved:
@@ -279,7 +288,7 @@ class Attempts:
             if wanted != self._requested:
                 self._requested = wanted
                 self._syncer.request(*wanted)
-        elif self.log.wants_compaction and self.log.end > self._compact_from:
+        elif not self.is_read_elsewhere and self.log.wants_compaction and self.log.end > self._compact_from:
             self.compact()
 
     def failed(self, error: str) -> None:

@@ -103,3 +103,28 @@ class Hangs(launcher.Callback):
 
     def on_job_end(self, config, job_return, **kwargs):
         threading.Event().wait()
+
+
+def reports(cfg):
+    """Reports some steps; the job 0 goes on with that until it is asked to stop."""
+    _note("ran", str(cfg.num))
+    step = 0
+    while step < 3 or cfg.num == 0:
+        launcher.report(step=step, twice=2 * step)
+        step += 1
+        threading.Event().wait(0.02)
+    return cfg.num * 10
+
+
+class Prunes(Witness):
+    """Asks a job to stop when it has reported so many steps. `seen`: (job, step) of each report, on the controller."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.seen = []
+
+    def on_job_report(self, config, job, step, values, **kwargs):
+        assert values["twice"] == 2 * step
+        self.seen.append((job.num, step))
+        if step >= self.steps:
+            job.stop()

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from remote_agent.agent.spool import log
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.job import JobError
 from remote_agent.protocol.resources import Resources
+from remote_agent.shared.report_ring import STOP, has_mark
 from remote_agent.slurm import allocation
 from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prepared, write_prepared
 from remote_agent.slurm.batch import Batch, BatchError
@@ -243,6 +245,42 @@ def test_a_request_ends_a_job_that_runs(make):
     host.pool.stop("3.1", Stop("timeout", kill=False, why=""))
     host.settle()
     assert host.seen().attempts["3.1"].cancel == "timeout"
+
+
+def test_a_request_to_stop_is_passed_on_once(make):
+    """The job that runs finds it at its next report. One of another allocation is not touched."""
+    host = make()
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    for attempt in ("3.1", "4.1"):
+        host.pool.ask(attempt)
+    host.settle()
+    folder = host.allocation.paths.reports(host.allocation.attempts.get("3.1"))
+    assert has_mark(folder, STOP)
+    os.unlink(os.path.join(folder, STOP))
+    host.settle()
+    assert not has_mark(folder, STOP)
+    assert host.seen().attempts["3.1"].cancel is None
+    host.pool.forget("3.1")
+    assert host.pool.asked() == ["4.1"]
+
+
+def test_its_log_is_never_rewritten(make, monkeypatch: pytest.MonkeyPatch):
+    """Others follow it by the place of what they have read, also when most of it is not needed any more, or the disk is full."""
+    monkeypatch.setattr(log, "_COMPACT_FROM", 0)
+    host = make()
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    attempts = host.allocation.attempts
+    attempts.log.forget([attempts.log.append({"r": "note", "text": "x" * 5000})])
+    host.settle()
+    assert attempts.log.wants_compaction
+    assert attempts.log.generation == 0
+    seen = host.seen()
+    assert seen.has_begun
+    assert seen.attempts["3.1"].started_at is not None
 
 
 @pytest.mark.parametrize(
