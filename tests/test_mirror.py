@@ -83,6 +83,8 @@ TESTED_IN = {
     "launcher/demo/server.py": "launcher/transports/test_transports.py",
     "launcher/engine/decider.py": "launcher/engine/test_dispatcher.py",
     "launcher/engine/effects.py": "launcher/engine/test_dispatcher.py",
+    "launcher/engine/host_words.py": "launcher/engine/test_dispatcher.py",
+    "launcher/session/arrivals.py": "launcher/session/test_session.py",
     "launcher/engine/engine.py": "launcher/engine/test_dispatcher.py",
     "launcher/hosts/fields.py": "launcher/hosts/test_inventory.py",
     "launcher/hosts/host_spec.py": "launcher/hosts/test_inventory.py",
