@@ -59,7 +59,9 @@ class Arrivals:
             try:
                 self._configs[num] = self._session.made_returns.report_config(num)
             except Exception as error:  # as in `_hook_config`  # noqa: BLE001
-                self._session.hooks.warn("config", f"job {num}: its config cannot be decoded: {type(error).__name__}: {error}")
+                self._session.hooks.warn(
+                    "config", f"job {num}: its config cannot be decoded: {type(error).__name__}: {error}"
+                )
                 self._configs[num] = None
         return self._configs[num]
 
