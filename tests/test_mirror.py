@@ -123,6 +123,8 @@ TESTED_IN = {
     "launcher/setup/folders.py": "launcher/runs/test_folder.py",
     "launcher/setup/kinds/hydra.py": "launcher/setup/kinds/test_run_setup.py",
     "launcher/setup/kinds/plain_app.py": "launcher/setup/kinds/test_run_setup.py",
+    "launcher/setup/job_payload.py": "launcher/setup/kinds/test_run_setup.py",
+    "launcher/setup/policies.py": "launcher/session/test_session.py",
     "launcher/setup/prepared.py": "launcher/setup/kinds/test_run_setup.py",
     "launcher/setup/from_journal.py": "launcher/session/test_resumed.py",
     "launcher/setup/run_pickler.py": "launcher/serialization/test_pickler.py",
