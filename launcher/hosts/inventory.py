@@ -119,10 +119,6 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
                 raise InventoryError(
                     f"host {spec.name}: {name}: Slurm places jobs there; say what each of them has with `slurm:`"
                 )
-        if spec.environment or options.environment:
-            raise InventoryError(
-                f"host {spec.name}: environment: packages are not installed on a Slurm cluster yet; name a Python that has them with `python:`"
-            )
         if options.lease is not None:
             raise InventoryError(
                 f"host {spec.name}: lease: jobs on a Slurm cluster do not end with the controller's lease yet; leave it out"

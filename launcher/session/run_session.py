@@ -208,6 +208,7 @@ class RunSession:
             lock,
             # Import it while the host's login shell and agent start, because nothing else can be done for the host then.
             meanwhile=import_omegaconf,
+            is_cold=setup.options.warm == 0,
         )
         self.hooks = RunHooks(setup, engine, self.interrupts)
         engine.tells_reports = setup.callbacks.has("on_job_report") and "on_job_report" not in setup.fired_elsewhere

@@ -21,6 +21,7 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.agent.delivery import Delivery
+from remote_agent.agent.fork_server.leaving import leave_fork_server
 from remote_agent.agent.jobs.queue import JobQueue
 from remote_agent.agent.jobs.reaper import Reaper
 from remote_agent.agent.jobs.reports import Reports
@@ -68,7 +69,10 @@ class Agent:
         umask: int,
         logout_notes: Sequence[str] = (),
         spare: Optional[Spare] = None,
+        *,
+        leaves_fork_server: bool = False,
     ) -> None:
+        self._leaves_fork_server = leaves_fork_server
         self.paths = paths = self.make_paths(run, host, where, bundle, umask)
         self._selector = selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
@@ -303,6 +307,9 @@ class Agent:
         if self.end_mode == "remove":
             if not self._was_interrupted:
                 self.zygotes.leave_warm()
+                if self._leaves_fork_server:
+                    # Otherwise the one that this agent was forked from waits on.
+                    leave_fork_server(where.cache, self.paths.bundle, self.zygotes.warm_seconds())
             self.zygotes.keep_code()
             try:
                 remove_tree(where.spool)

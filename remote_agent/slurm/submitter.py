@@ -16,8 +16,10 @@ from typing import Any, Dict, List, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.agent.zygotes.pool import Prepared, Zygotes
+from remote_agent.agent.zygotes.client import ZygoteClient
+from remote_agent.agent.zygotes.pool import Prepared, ZygoteListener, Zygotes
 from remote_agent.agent.zygotes.spare import spare_of
+from remote_agent.job import JobError
 from remote_agent.protocol import messages
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
@@ -26,7 +28,7 @@ from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.allocation import PREPARED, write_prepared
 from remote_agent.slurm.asking import MOST, Asking
 from remote_agent.slurm.batch import Batch, Listed, Phase
-from remote_agent.slurm.classes import class_of, takes_many
+from remote_agent.slurm.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
@@ -54,7 +56,7 @@ _FINISH = 60.0
 _FINISH_LOOK_EVERY = 1.0
 
 
-class Submitter:
+class Submitter(ZygoteListener):
     """The select loop. `serve` returns when the link is gone, or the run over."""
 
     def __init__(self, run: str, host: str, where: Folders, bundle: str, umask: int, batch: Batch) -> None:
@@ -79,6 +81,7 @@ class Submitter:
         self._incarnations = incarnations = Incarnations(files)
         self._zygotes = zygotes = Zygotes(paths, selector, background, controller)
         zygotes.publish = self._publish
+        zygotes.listener = self
         self._is_prepared = False
         #: What a job needs that says nothing itself; None if the run does not say it either.
         self._needs: Optional[Resources] = None
@@ -114,6 +117,8 @@ class Submitter:
             for key, mask in self._selector.select(self._timeout(time.monotonic())):
                 key.data(key.fileobj, mask)
             self._turn(time.monotonic())
+        # What is being built for jobs goes on when the next submitter comes.
+        self._zygotes.environments.close()
         if self._is_over and not self._is_kept:
             self._remove()
         else:
@@ -184,7 +189,7 @@ class Submitter:
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
-        self._following.short_jobs = None if takes_many(options) else ShortJobs()
+        self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
         self._following.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
@@ -210,7 +215,7 @@ class Submitter:
             "slots": MOST,
             "too_small": "",
             # Slurm knows what its nodes have.
-            "room": Room(Resources(_ANY, _ANY, _ANY), Resources(0, 0, 0), 0).to_json(),
+            "room": Room(Resources(_ANY, _ANY, _ANY, nodes=_ANY), Resources(0, 0, 0), 0).to_json(),
             "gpus": [],
             "states": self._following.states(),
         }
@@ -280,6 +285,13 @@ class Submitter:
                 "imported": None,
             }
         )
+
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
+        """Fail the jobs that wait for what cannot be made here, such as an environment. No allocation is asked for them."""
+        for attempt in self._pool.all_attempts():
+            frame = self._pool.job_of(attempt)
+            if frame is not None and frame.header["t"] == "job" and frame.header["spec"]["zygote"] == zygote.key:
+                self._following.fail_waiting(attempt, error)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -502,9 +502,12 @@ class RunSetup:
         said = option_checks.resources(own, field)
         run = self.options.resources
         needs = {name: number for name, number in {**run, **said}.items() if own.get(name, number) is not None}
+        if own.get("gpus", 1) is None:
+            # Where jobs that say nothing get some, this one gets none.
+            needs["gpus"] = 0
         if needs == run:
             return None
-        check_size(self.hosts, needs)
+        check_size(self.hosts, option_checks.check_tasks(needs, field))
         return needed(needs)
 
     def node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:

@@ -381,8 +381,6 @@ class TestSlurm:
             ({"gpus": 1}, {}, "gpus"),
             ({"cpus": 1}, {}, "cpus"),
             ({"memory": "1GiB"}, {}, "memory"),
-            ({"environment": "uv.lock"}, {}, "environment"),
-            ({}, {"environment": "uv.lock"}, "environment"),
             ({}, {"lease": 60.0}, "lease"),
         ],
     )
