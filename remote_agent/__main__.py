@@ -65,9 +65,9 @@ def main(arguments: Optional[List[str]] = None, control: Optional[socket.socket]
         if role == "serve":
             return _serve(run, host, workdir, options)
         if role == "allocation":
-            from remote_agent.slurm.allocation import serve_allocation
+            from remote_agent.slurm.beginning import begin_allocation
 
-            return serve_allocation(run, host, workdir, _bundle(), options)
+            return begin_allocation(run, host, workdir, _bundle(), options)
         if role == "connect" and options.get("batch") == "slurm":
             return _submit(run, host, workdir, umask)
         if role == "look" and options.get("batch") == "slurm":

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import AgentError, ConnectionLost
-from launcher.inventory import LOCAL
-from launcher.util.quoting import shown_path
+from launcher.hosts.host_spec import LOCAL
+from launcher.util.text.quoting import shown_path
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
 
 if TYPE_CHECKING:
     from launcher.bootstrap.bundle import Bundle
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.transports.base import Channel, Transport
 
 __all__ = ["PREFIX", "PYTHONS", "NoAgent", "next_step", "open_agent", "stage0_command", "start_agent"]

@@ -26,7 +26,7 @@ from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.requests import Detach, QueuedJob, Retry, Submit
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import ControllerFailed
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal import FOLDER, Journal, Returned
 from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
