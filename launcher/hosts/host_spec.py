@@ -96,6 +96,9 @@ def said_too_little(spec: HostSpec, needs: Mapping[str, int]) -> str:
     """Return what the user says that a host has, where that is too little for a job; empty if it may be enough."""
     if spec.slurm is not None:
         return ""  # Slurm knows what its nodes have
+    of_cluster = [name for name in ("nodes", "tasks", "time") if needs.get(name)]
+    if of_cluster:
+        return f"no `{of_cluster[0]}` to give, because it is no Slurm cluster"
     has = said_size(spec)
-    lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
+    lacks = [name for name, need in needs.items() if (there := has.get(name)) is not None and need > there]
     return f"{lacks[0]}={has[lacks[0]]}" if lacks else ""

@@ -27,6 +27,8 @@ _PATTERNS = {
     "cpus": (re.compile(r"[1-9][0-9]{0,8}"), "a number of CPUs"),
     "gpus": (re.compile(r"([A-Za-z0-9_.-]+:)?[0-9]{1,6}"), "a number of GPUs, such as 1 or a100:1"),
     "mem": (re.compile(r"[0-9]{1,15}[KMGT]?", re.IGNORECASE), "an amount of memory as sbatch reads it, such as 32G"),
+    "nodes": (re.compile(r"[1-9][0-9]{0,4}"), "a number of nodes"),
+    "tasks": (re.compile(r"[1-9][0-9]{0,6}"), "a number of tasks"),
 }
 
 
@@ -50,7 +52,24 @@ def slurm_options(where: str, value: Any) -> dict[str, Any]:
             raise InventoryError(f"{where}: {key}: {shown(value[key])} is not {what}")
     if value.get("slots", 1) > 1 and value.get("jobs", _MANY) != _MANY:
         raise InventoryError(f"{where}: jobs: an allocation with slots={value['slots']} takes many jobs; leave it out")
+    _check_several(where, value)
     return value
+
+
+def _check_several(where: str, value: dict[str, Any]) -> None:
+    """Refuse what does not go with jobs of several nodes or tasks. Each has its allocation for itself: Slurm ends what it has started on other
+    nodes with the allocation, and not before.
+    """
+    nodes, tasks = int(value.get("nodes", 1)), int(value.get("tasks", 0))
+    if "tasks" in value and tasks < nodes:
+        raise InventoryError(f"{where}: tasks: {tasks} are fewer than {nodes} nodes, and each node has one at least")
+    if max(nodes, tasks) > 1 and (value.get("jobs") == _MANY or value.get("slots", 1) > 1):
+        name = "slots" if value.get("slots", 1) > 1 else "jobs"
+        several = f"nodes={nodes}" if nodes > 1 else f"tasks={tasks}"
+        raise InventoryError(
+            f"{where}: {name}: a job with {several} has an allocation for itself; leave {name} out, or say "
+            f"`{several.partition('=')[0]}` in the `resources` of the jobs that need several"
+        )
 
 
 def _plain(where: str, value: Any) -> None:
@@ -101,6 +120,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "gpus": _plain,
     "mem": _plain,
     "nodes": _plain,
+    "tasks": _plain,
     "slots": _count,
     "jobs": _jobs,
     "idle": _idle,

@@ -5,6 +5,7 @@ Rule: the error names the field and says what is allowed. No message shows the v
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -251,11 +252,11 @@ def retries(value: Any, field: str) -> int | dict[str, int]:
     return {str(kind): number for kind, number in value.items()}
 
 
-_RESOURCES = ("gpus", "cpus", "memory")
+_RESOURCES = ("gpus", "cpus", "memory", "nodes", "tasks", "time")
 
 
 def resources(value: Any, field: str) -> dict[str, int]:
-    """What a job needs: whole GPUs and CPUs, and memory as a size. None means none."""
+    """What a job needs: whole GPUs and CPUs, and memory as a size; on a cluster nodes, tasks and time. None means none, and is left out."""
     if not isinstance(value, Mapping):
         raise refused(field, f"{shown(value)} is not a mapping of {', '.join(_RESOURCES)}")
     made = {}
@@ -269,12 +270,42 @@ def resources(value: Any, field: str) -> dict[str, int]:
         number = int(given) if isinstance(given, str) and re.fullmatch(r"[0-9]{1,9}", given) else given
         if name == "memory":
             made[name] = parse_size(given, f"{field}.memory")
-        elif isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MAX_COUNT:
-            hint = "; leave it out for none" if name == "gpus" else ""
-            raise refused(f"{field}.{name}", f"{shown(given)} is not a whole number from 1 on{hint}")
+        elif name == "time":
+            made[name] = _cluster_time(given, f"{field}.time")
+        elif isinstance(number, bool) or not isinstance(number, int) or not (name != "gpus") <= number <= _MAX_COUNT:
+            raise refused(f"{field}.{name}", f"{shown(given)} is not a whole number from {int(name != 'gpus')} on")
         else:
             made[name] = number
-    return made
+    return check_tasks(made, field)
+
+
+def check_tasks(needs: dict[str, int], field: str) -> dict[str, int]:
+    """Refuse fewer tasks than nodes: Slurm would give fewer nodes, and say so to nobody."""
+    nodes = needs.get("nodes", 0)
+    if needs.get("tasks", nodes) < nodes:
+        raise refused(
+            f"{field}.tasks", f"{needs['tasks']} are fewer than {nodes} nodes, and each node has one at least"
+        )
+    return needs
+
+
+_SLURM_TIME = re.compile(r"(?:([0-9]{1,4})-)?([0-9]{1,6}):([0-9]{2})(?::([0-9]{2}))?")
+#: Slurm counts minutes. Who writes a small number means these, as in `slurm:`.
+_LEAST_TIME = 60
+
+
+def _cluster_time(value: Any, field: str) -> int:
+    """Seconds from a duration, or from text as Slurm writes it."""
+    found = _SLURM_TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        seconds = math.ceil(parse_duration(value, field))
+    else:
+        days, *rest = (int(one or 0) for one in found.groups())
+        first, second, third = rest if found.group(4) or found.group(1) else (0, *rest[:2])
+        seconds = 86400 * days + 3600 * first + 60 * second + third
+    if not _LEAST_TIME <= seconds < _MAX_SECONDS:
+        raise refused(field, f"{shown(value)} is not a minute or more; write text such as 30m, 4h or 4:00:00")
+    return seconds
 
 
 def count(value: Any, field: str) -> int:

@@ -174,10 +174,10 @@ class LaunchConf:
         {},
         Option(
             checks.resources,
-            "What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each with CPUs and GPUs of its own.",
+            "What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each with CPUs and GPUs of its own. On a Slurm cluster also nodes, tasks and time.",
             Group.HOSTS,
             Form.PAIRS,
-            metavar="gpus=N|cpus=N|memory=SIZE",
+            metavar="gpus=N|cpus=N|memory=SIZE|nodes=N|tasks=N|time=DURATION",
             schema="dict[str, Any]",
         ),
     )

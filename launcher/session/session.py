@@ -339,7 +339,7 @@ class Session(RunSession, concurrent.futures.Executor):
         fn as they are, fn(*args, **kwargs), and the job has an empty config.
 
         Args:
-            resources: what this job needs of its host (gpus, cpus, memory). What it does not say is the run's, and None means none. It is
+            resources: what this job needs of its host (gpus, cpus, memory; on a Slurm cluster nodes, tasks, time). What it does not say is the run's, and None means none. It is
                 not passed to fn.
 
         Raises:

@@ -226,7 +226,7 @@ def _needs(setup: RunSetup, job: QueuedJob) -> dict[str, int]:
         own = needed(setup.options.resources)
     if own is None:
         return {}
-    return {name: number for name in ("gpus", "cpus", "memory") if (number := getattr(own, name))}
+    return {name: number for name, number in own.to_json().items() if number and name != "no_gpus"}
 
 
 def _host(setup: RunSetup, spec: HostSpec, jobs: int) -> PlannedHost:
@@ -262,7 +262,7 @@ def _unknown(prepared: PreparedRun, jobs: Sequence[PlannedJob] | None) -> Iterat
         yield "which parts of the code and of the environment a host has already; these are not sent again"
     asked = {name for job in jobs or () for name in job.needs} | set(setup.options.resources)
     if asked:
-        lacking = [spec.name for spec in hosts if any(said_size(spec)[name] is None for name in asked)]
+        lacking = [spec.name for spec in hosts if any(said_size(spec).get(name) is None for name in asked)]
         if lacking:
             yield f"how much a host has, and so how many jobs run there at once: {_names(lacking)}"
     else:

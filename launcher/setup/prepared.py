@@ -253,7 +253,16 @@ def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
 
 def needed(said: Mapping[str, int]) -> Resources:
     """Return what a job needs that says so. One that needs anything at all needs a CPU."""
-    return Resources(said.get("gpus", 0), said.get("cpus", 1), said.get("memory", 0))
+    gpus = said.get("gpus")
+    return Resources(
+        gpus or 0,
+        said.get("cpus", 1),
+        said.get("memory", 0),
+        said.get("nodes", 0),
+        said.get("tasks", 0),
+        said.get("time", 0),
+        no_gpus=gpus == 0,
+    )
 
 
 def _explainer(

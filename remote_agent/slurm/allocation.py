@@ -24,7 +24,7 @@ from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.slurm.batch import Batch
-from remote_agent.slurm.classes import DEFAULT
+from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
 from remote_agent.slurm.lease import LEASE_ENDED, LeaseWatch
@@ -39,8 +39,8 @@ __all__ = ["IDLE_WORDS", "PREPARED", "Allocation", "Order", "read_prepared", "se
 #: The folder of what an application needs to be prepared.
 PREPARED = "prepared"
 #: Why an allocation leaves that nothing is wrong with.
-_DONE, _NOTHING = "it has done its part", "no job waits"
-IDLE_WORDS = (_DONE, _NOTHING, LEASE_ENDED)
+_DONE, _NOTHING, _NO_TIME = "it has done its part", "no job waits", "it has no time left for another job"
+IDLE_WORDS = (_DONE, _NOTHING, _NO_TIME, LEASE_ENDED)
 #: Kinds of an end after which jobs that it has taken and not started do not go on elsewhere.
 _FOR_GOOD = ("cancelled", "host")
 #: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
@@ -67,6 +67,7 @@ class Order(NamedTuple):
         owed: the same for what dead allocations owe.
         idle: if it takes many jobs, it ends after so many seconds without any.
         request: the name of the request that it comes from.
+        lasting: how long the allocation lasts, and each job takes at most.
         of: requests, all of whose allocations have ended. It fires what they owe, and takes no job.
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
@@ -81,6 +82,7 @@ class Order(NamedTuple):
     request: str = ""
     requeue: Mapping[str, int] = {}
     of: Tuple[str, ...] = ()
+    lasting: Lasting = Lasting()
 
 
 class Allocation(Agent):
@@ -156,7 +158,7 @@ class Allocation(Agent):
         part = order.part
         if part is not None:
             # GPUs that an option of sbatch asks for are for its jobs, too.
-            part = part._replace(gpus=part.gpus or len(gpus) // order.slots)
+            part = part._replace(gpus=part.gpus if part.no_gpus else part.gpus or len(gpus) // order.slots)
             hello["needs"] = part.to_json()
             hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
@@ -219,8 +221,13 @@ class Allocation(Agent):
     @property
     def _may_take(self) -> bool:
         is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
-        may_begin = not self._closing and self._signal is None
+        may_begin = not self._closing and self._signal is None and self._has_time
         return is_prepared and may_begin and (self._order.most is None or len(self._taken) < self._order.most)
+
+    @property
+    def _has_time(self) -> bool:
+        """Whether as much time is left as a job says that it takes. The first job always has it."""
+        return not self._taken or self._order.lasting.allows(time.monotonic() - self._begun_at)
 
     def _accept(self, attempt: str) -> None:
         self._taken.append(attempt)
@@ -345,6 +352,8 @@ class Allocation(Agent):
         order = self._order
         if not why and order.most is not None and len(self._taken) >= order.most:
             why = _DONE
+        elif not why and not self._has_time:
+            why = _NO_TIME
         elif not why and self._waiting == []:
             sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
             # One that came too late for any job is not needed.
@@ -417,6 +426,7 @@ def serve_allocation(
             request=options["request"],
             requeue=json.loads(options["requeue"]),
             of=tuple(json.loads(options.get("of", "[]"))),
+            lasting=Lasting(*json.loads(options.get("lasting", "[]"))),
         ),
         batch,
         spare,

@@ -17,7 +17,7 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
 from remote_agent.slurm.allocation import IDLE_WORDS
 from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Request, expected_start
-from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown, takes_many
+from remote_agent.slurm.classes import DEFAULT, allocation_needs, is_alone, lasting, part_of, shown, takes_many
 from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
 from remote_agent.slurm.heirs import OWED
@@ -197,11 +197,12 @@ class Asking:
 
     # -- asking for allocations ----------------------------------------------------------------------------------
 
-    @property
-    def _is_many(self) -> bool:
-        return takes_many(self.options)
+    def _is_many(self, klass: str = DEFAULT) -> bool:
+        return takes_many(self.options, klass)
 
     def _slots_of(self, klass: str) -> int:
+        if is_alone(klass, self.options):
+            return 1
         return self._fewer_slots.get(klass) or int(self.options.get("slots") or 1)
 
     def _demands(self) -> Dict[str, Demand]:
@@ -210,7 +211,7 @@ class Asking:
         found = {}
         for klass in sorted({*self._pool.classes(), *owed}):
             waiting = len([one for one in self._pool.waiting(klass) if one not in self._log.back])
-            coming, free = self._supply.of(klass, is_many=self._is_many)
+            coming, free = self._supply.of(klass, is_many=self._is_many(klass))
             found[klass] = Demand(waiting + owed.get(klass, 0), self._slots_of(klass), free, coming)
         return found
 
@@ -236,7 +237,7 @@ class Asking:
             if demand.jobs and self._is_in_vain(klass):
                 self._give_up(klass)
                 return
-        limit = self.options.get("allocations") or (_MANY_AT_ONCE if self._is_many else None)
+        limit = self.options.get("allocations") or (_MANY_AT_ONCE if self._is_many() else None)
         room = None if limit is None else limit - self._supply.at_once()
         classes = divided({klass: demand.missing for klass, demand in demands.items()}, room)
         if not classes:
@@ -245,7 +246,7 @@ class Asking:
         count = min(demands[klass].missing, self._limit.most(self._most, self._supply.outstanding(), now))
         # Within one request Slurm holds back what is too much, and not across several.
         share = None if room is None else max(1, room // len(classes))
-        if self._is_many and share is not None:
+        if self._is_many(klass) and share is not None:
             count, share = min(count, share), None
         if count <= 0:
             self._ask_at = self._limit.next(now)
@@ -297,10 +298,11 @@ class Asking:
     def _request(self, name: str) -> Request:
         options, asked = self.options, self._log.requests[name]
         expects = len(self._pool.all_attempts()) + len(self._log.acked)
-        role = ["--most", "0" if self._is_many else "1", "--slots", str(asked.slots)]
+        role = ["--most", "0" if self._is_many(asked.klass) else "1", "--slots", str(asked.slots)]
         role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
         role += ["--class", asked.klass]
         role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
+        role += ["--lasting", json.dumps(lasting(asked.klass, options))]
         role += ["--spare", self.spare] if self.spare is not None else []
         part = part_of(asked.klass, options)
         role += ["--part", json.dumps(part.to_json())] if part is not None else []

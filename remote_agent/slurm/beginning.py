@@ -38,6 +38,6 @@ def begin_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
 
 
 def _threads(options: Dict[str, str]) -> int:
-    """How many threads a job's numerical libraries start, if its class says it; as the queue of the agent counts them."""
+    """How many threads a job's numerical libraries start, if its class says it; as `remote_agent.agent.jobs.queue` counts them."""
     part = json.loads(options["part"]) if "part" in options else None
     return int(part["cpus"]) if part else 0

@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
 from remote_agent.agent.delivery import Delivery
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
-from remote_agent.agent.spool.attempts import apply_record
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.spool.records import apply_record
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
 from remote_agent.protocol.job_spec import JobSpec

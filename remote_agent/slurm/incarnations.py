@@ -16,8 +16,8 @@ import re
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt
-from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, Reference
+from remote_agent.agent.spool.records import apply_record, unknown_spec
 from remote_agent.slurm.shared_files import SharedFiles
 
 __all__ = [

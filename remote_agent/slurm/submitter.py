@@ -28,7 +28,7 @@ from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.allocation import PREPARED, write_prepared
 from remote_agent.slurm.asking import MOST, Asking
 from remote_agent.slurm.batch import Batch, Listed, Phase
-from remote_agent.slurm.classes import class_of, takes_many
+from remote_agent.slurm.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
@@ -193,7 +193,7 @@ class Submitter(ZygoteListener):
         self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
-        self._following.short_jobs = None if takes_many(options) else ShortJobs()
+        self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
         self._following.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
@@ -219,7 +219,7 @@ class Submitter(ZygoteListener):
             "slots": MOST,
             "too_small": "",
             # Slurm knows what its nodes have.
-            "room": Room(Resources(_ANY, _ANY, _ANY), Resources(0, 0, 0), 0).to_json(),
+            "room": Room(Resources(_ANY, _ANY, _ANY, nodes=_ANY), Resources(0, 0, 0), 0).to_json(),
             "gpus": [],
             "states": self._following.states(),
         }

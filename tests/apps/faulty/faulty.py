@@ -1,6 +1,7 @@
 """The application of the fault suite: it writes down, in the host's home, each time that one of its jobs really runs."""
 
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -86,6 +87,20 @@ def bulky(cfg):
     """Returns many bytes."""
     _note("ran", str(cfg.num))
     return os.urandom(cfg.size)
+
+
+def several(cfg):
+    """Runs a command on each node of its allocation, waits for the gate in a step on all of them, and says what the first one printed."""
+    _note("ran", str(cfg.num))
+    _note("variables", " ".join(f"{name}={os.environ.get(name)}" for name in ("SLURM_NNODES", "SLURM_PROCID")))
+    first = subprocess.run(
+        ["srun", "sh", "-c", "echo $SLURMD_NODENAME $SLURM_PROCID"], capture_output=True, text=True, check=True
+    )
+    _note("steps", "begin")
+    # Without variables, nobody but Slurm knows whose processes these are.
+    script = f"echo step >> {HOME}/steps; while ! test -e {HOME}/gate; do sleep 0.1; done"
+    subprocess.run(["srun", "env", "-i", "sh", "-c", script], check=True)
+    return sorted(first.stdout.splitlines(), key=lambda line: line.split()[1])
 
 
 class Witness(launcher.Callback):

@@ -15,6 +15,8 @@ def test_what_an_allocation_has() -> None:
     assert slurm_options("here", {"jobs": "many", "idle": 0}) == {"jobs": "many", "idle": 0}
     assert slurm_options("here", {"slots": 2}) == {"slots": 2}
     assert slurm_options("here", {"slots": 1}) == {"slots": 1}
+    for several in ({"nodes": 2}, {"nodes": 2, "tasks": "8", "jobs": 1, "slots": 1}, {"nodes": 1, "jobs": "many"}):
+        assert slurm_options("here", several) == several
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,12 @@ def test_what_an_allocation_has() -> None:
         ({"jobs": "some"}, "jobs: 'some' is neither 1"),
         ({"jobs": 2}, "jobs: 2 is neither 1"),
         ({"slots": 2, "jobs": 1}, "jobs: an allocation with slots=2"),
+        ({"nodes": "2-4"}, "nodes: '2-4' is not a number of nodes"),
+        ({"nodes": True}, "nodes: True is neither"),
+        ({"tasks": 0}, "tasks: 0 is not a number of tasks"),
+        ({"nodes": 4, "tasks": 2}, "tasks: 2 are fewer than 4 nodes"),
+        ({"nodes": 2, "jobs": "many"}, "jobs: a job with nodes=2 has an allocation for itself; leave jobs out"),
+        ({"tasks": 2, "slots": 2}, "slots: a job with tasks=2 has an allocation for itself"),
         ({"idle": -1}, "idle: -1 is not a number of seconds"),
         ({"idle": float("nan")}, "idle: nan is not a number of seconds"),
         ({"idle": "long"}, "idle: 'long' is not a number of seconds"),

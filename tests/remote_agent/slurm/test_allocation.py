@@ -18,7 +18,7 @@ from remote_agent.shared.report_ring import STOP, has_mark
 from remote_agent.slurm import allocation
 from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prepared, write_prepared
 from remote_agent.slurm.batch import Batch, BatchError
-from remote_agent.slurm.classes import DEFAULT
+from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations
 from remote_agent.slurm.lease import LEASE_ENDED, Lease, LeaseWatch
 from remote_agent.slurm.pool import Pool, Stop
@@ -102,6 +102,24 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     yield new
     for one in made:
         one.close()
+
+
+@pytest.mark.parametrize(("lasts", "left"), [(Lasting(3600, 3600), True), (Lasting(3600, 600), False)])
+def test_it_takes_a_job_only_if_the_time_that_it_needs_is_left(make, monkeypatch, lasts, left):
+    """The first one always. If not, it leaves, and the job is for another one."""
+    host = make(most=None, order=Order(lasting=lasts))
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    ((zygote, job),) = host.jobs()
+    now = allocation.time.monotonic()
+    monkeypatch.setattr(allocation.time, "monotonic", lambda: now + 1800)
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert (host.forks, host.seen().left) == (
+        (["3.1"], "it has no time left for another job") if left else (["3.1", "4.1"], None)
+    )
 
 
 def test_it_does_one_job_and_leaves(make):

@@ -14,6 +14,7 @@ import remote_agent
 from launcher.agents.attempt_receiver import AttemptReceiver
 from launcher.agents.receiver import FrameReceiver
 from remote_agent.protocol import messages, wire
+from remote_agent.protocol.messages.schema import ABSENT, SCHEMA
 from tests.remote_agent.stepped_agent import SteppedAgent
 
 SOURCES = Path(remote_agent.__file__).parent.parent
@@ -71,11 +72,11 @@ def test_the_schema_is_made_from_the_types():
     for name, cls in types_of(messages.Message).items():
         hints = typing.get_type_hints(cls)
         del hints["t"]
-        assert set(messages.SCHEMA[name]) == set(hints)
+        assert set(SCHEMA[name]) == set(hints)
         for field, hint in hints.items():
             kinds = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else (hint,)
             types = {typing.get_origin(kind) or kind for kind in kinds}
-            assert set(messages.SCHEMA[name][field][0]) == (types | {int} if float in types else types), (name, field)
+            assert set(SCHEMA[name][field][0]) == (types | {int} if float in types else types), (name, field)
 
 
 def test_each_field_is_read():
@@ -89,20 +90,20 @@ def test_each_field_is_read():
                         key = node.slice
                         if isinstance(key, ast.Constant) and ast.unparse(node.value) in ("header", "hello"):
                             read.add(key.value)
-    for name, fields in messages.SCHEMA.items():
+    for name, fields in SCHEMA.items():
         for field in fields:
             assert field in read or (name, field) in UNREAD, (name, field)
 
 
-@pytest.mark.parametrize("name", sorted(messages.ABSENT))
+@pytest.mark.parametrize("name", sorted(ABSENT))
 def test_a_field_that_an_earlier_version_left_out_gets_its_value(name):
     """A given value stays. Each empty list is a new one."""
     sample = {int: 1, str: "x", list: [], dict: {}, bool: True, type(None): None}
-    needed = {field: sample[types[0]] for field, (types, required) in messages.SCHEMA[name].items() if required}
+    needed = {field: sample[types[0]] for field, (types, required) in SCHEMA[name].items() if required}
     first, second = (wire.check({"t": name, **needed}) for _ in range(2))
-    assert set(first) == {"t", *messages.SCHEMA[name]}
-    for field, value in messages.ABSENT[name].items():
-        assert isinstance(first[field], messages.SCHEMA[name][field][0])
+    assert set(first) == {"t", *SCHEMA[name]}
+    for field, value in ABSENT[name].items():
+        assert isinstance(first[field], SCHEMA[name][field][0])
         if isinstance(value, type):
             assert first[field] is not second[field]
     assert wire.check(dict(first)) == first
@@ -110,8 +111,8 @@ def test_a_field_that_an_earlier_version_left_out_gets_its_value(name):
 
 def test_each_field_with_a_default_exists():
     """If a field is renamed, it must be renamed there, too."""
-    for name, fields in messages.ABSENT.items():
-        assert set(fields) <= set(messages.SCHEMA[name])
+    for name, fields in ABSENT.items():
+        assert set(fields) <= set(SCHEMA[name])
 
 
 @pytest.mark.slow
