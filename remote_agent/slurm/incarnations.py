@@ -130,6 +130,9 @@ class Incarnation:
             # Its next claim is on the disk before it starts. That of one that was `unstarted` is there already.
             self._claimed.discard(attempt.id)
         apply_record(attempt, name, header, reference)
+        if name == "final" and attempt.state == "queued":
+            # It never had a process, so none has to go.
+            attempt.state = "final"
 
     @property
     def is_over(self) -> bool:

@@ -33,6 +33,7 @@ from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import Incarnations
+from remote_agent.slurm.lease import Lease
 from remote_agent.slurm.next_attempts import agree
 from remote_agent.slurm.pace import LookPace
 from remote_agent.slurm.pool import Pool, Stop
@@ -78,6 +79,7 @@ class Submitter(ZygoteListener):
             files.make_folder(name)
         self._turn_taken = turn = Turn(files)
         self._pool = pool = Pool(files, files.writer)
+        self._lease = Lease(files)
         self._incarnations = incarnations = Incarnations(files)
         self._zygotes = zygotes = Zygotes(paths, selector, background, controller)
         zygotes.publish = self._publish
@@ -152,6 +154,7 @@ class Submitter(ZygoteListener):
 
     def _turn(self, now: float) -> None:
         self._turn_taken.touch(now)
+        self._lease.touch(now)
         self._controller.tick(now)
         self._zygotes.tick(now)
         if self._finish_by is not None:
@@ -187,6 +190,7 @@ class Submitter(ZygoteListener):
     # -- the controller ------------------------------------------------------------------------------------------
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
+        self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
