@@ -116,7 +116,7 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
     if waiting:
         yield _ok(
             "warm starts",
-            f"{len(waiting)} {'interpreter waits' if len(waiting) == 1 else 'interpreters wait'} for the next run",
+            f"{len(waiting)} {'process waits' if len(waiting) == 1 else 'processes wait'} for the next run",
         )
 
 

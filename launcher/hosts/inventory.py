@@ -77,7 +77,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
     if not specs:
         specs = [parse_host(LOCAL)]
     keys: Literal["strict", "accept-new"] = "accept-new" if options.accept_new_host_keys else "strict"
-    check_slurm(specs, options)
+    check_slurm(specs)
     return [
         replace(
             spec,
@@ -105,7 +105,7 @@ def check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[
     return specs
 
 
-def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[HostSpec]:
+def check_slurm(specs: Sequence[HostSpec]) -> Sequence[HostSpec]:
     """Refuse what does not work with a Slurm cluster.
 
     Raises:
@@ -119,14 +119,6 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
                 raise InventoryError(
                     f"host {spec.name}: {name}: Slurm places jobs there; say what each of them has with `slurm:`"
                 )
-        if spec.environment or options.environment:
-            raise InventoryError(
-                f"host {spec.name}: environment: packages are not installed on a Slurm cluster yet; name a Python that has them with `python:`"
-            )
-        if options.lease is not None:
-            raise InventoryError(
-                f"host {spec.name}: lease: jobs on a Slurm cluster do not end with the controller's lease yet; leave it out"
-            )
     return specs
 
 

@@ -130,7 +130,7 @@ class ResumedRun(RunSession):
         while self._owed:
             self.detach_if_must()
             num, places = self._owed.pop(0)
-            self.receive(load_returned(self.engine.reader, num), places)
+            self.arrivals.receive(load_returned(self.engine.reader, num), places)
 
     def _chosen(self) -> list[events.JobReturned]:
         """Return the jobs that should run once more."""

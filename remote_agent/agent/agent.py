@@ -21,6 +21,7 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.agent.delivery import Delivery
+from remote_agent.agent.fork_server.leaving import leave_fork_server
 from remote_agent.agent.jobs.queue import JobQueue
 from remote_agent.agent.jobs.reaper import Reaper
 from remote_agent.agent.jobs.reports import Reports
@@ -68,7 +69,10 @@ class Agent:
         umask: int,
         logout_notes: Sequence[str] = (),
         spare: Optional[Spare] = None,
+        *,
+        leaves_fork_server: bool = False,
     ) -> None:
+        self._leaves_fork_server = leaves_fork_server
         self.paths = paths = self.make_paths(run, host, where, bundle, umask)
         self._selector = selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
@@ -163,7 +167,7 @@ class Agent:
         self.look_around(time.monotonic())
         self.queue.dispatch()
         self.attempts.flush()
-        self.running.confirm_kept()
+        self.running.messages.confirm_kept()
         self._send(time.monotonic())
 
     def look_around(self, now: float) -> None:
@@ -250,7 +254,7 @@ class Agent:
         for attempt in self.attempts.active():
             if attempt.kill_at is not None and now >= attempt.kill_at:
                 if attempt.state == "ending":
-                    self.running.end_shutdown(attempt)
+                    self.running.shutdown.end(attempt)
                 else:
                     attempt.kill_at = now + 5.0
                     kill_whole(attempt.pid, attempt.pid_started, self.paths.token(attempt))
@@ -303,6 +307,9 @@ class Agent:
         if self.end_mode == "remove":
             if not self._was_interrupted:
                 self.zygotes.leave_warm()
+                if self._leaves_fork_server:
+                    # Otherwise the one that this agent was forked from waits on.
+                    leave_fork_server(where.cache, self.paths.bundle, self.zygotes.warm_seconds())
             self.zygotes.keep_code()
             try:
                 remove_tree(where.spool)

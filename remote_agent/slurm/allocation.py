@@ -28,6 +28,7 @@ from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.lease import LEASE_ENDED, LeaseWatch
 from remote_agent.slurm.memory_deaths import MemoryDeaths
 from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
@@ -40,7 +41,7 @@ __all__ = ["IDLE_WORDS", "PREPARED", "Allocation", "Order", "read_prepared", "se
 PREPARED = "prepared"
 #: Why an allocation leaves that nothing is wrong with.
 _DONE, _NOTHING, _NO_TIME = "it has done its part", "no job waits", "it has no time left for another job"
-IDLE_WORDS = (_DONE, _NOTHING, _NO_TIME)
+IDLE_WORDS = (_DONE, _NOTHING, _NO_TIME, LEASE_ENDED)
 #: Kinds of an end after which jobs that it has taken and not started do not go on elsewhere.
 _FOR_GOOD = ("cancelled", "host")
 #: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
@@ -138,6 +139,7 @@ class Allocation(Agent):
         self.reaper.on_over = self._over
         self.reaper.explain_kill = self._explain_kill
         self._memory = MemoryDeaths()
+        self._lease = LeaseWatch(files, own)
         self.attempts.is_unexplained = self._is_unexplained
         self.attempts.is_read_elsewhere = True
         #: Until when the end of a job that a signal has ended waits for the reason.
@@ -202,6 +204,8 @@ class Allocation(Agent):
             if self.reports.is_reading:
                 # The submitter follows the log from another machine.
                 self.attempts.bring_to_disk()
+            if not self._closing and self._lease.is_over(now):
+                self._end_lease()
             self._prepare()
             self._waiting = None
             for attempt in self._pool.settled():
@@ -331,6 +335,13 @@ class Allocation(Agent):
         self._fence_at = now + _FENCE_EVERY
         if not self._closing and is_fenced(self._name, self._files.names(FOLDER)):
             self._close("another start of the same Slurm job has begun", "lost")
+
+    def _end_lease(self) -> None:
+        """Cancel what runs here, and what waits for an allocation such as this one."""
+        for attempt in self._pool.waiting(self._order.klass) if self._order.most != 0 else ():
+            if self._pool.take(attempt):
+                self._accept(attempt)
+        self._close(LEASE_ENDED, "cancelled")
 
     def _close(self, why: str, kind: str) -> None:
         self._closing, self._closing_kind = why, kind

@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
 from remote_agent.agent.delivery import Delivery
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
-from remote_agent.agent.spool.attempts import apply_record
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.spool.records import apply_record
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
 from remote_agent.protocol.job_spec import JobSpec
@@ -352,8 +352,12 @@ class Following:
     def refuse_waiting(self, klass: str, why: str) -> None:
         """Fail the jobs of a class that wait."""
         for attempt in self._pool.waiting(klass):
-            if attempt not in self._log.back and self._pool.take(attempt):
-                self.end(attempt, JobError("host", message=why))
+            self.fail_waiting(attempt, JobError("host", message=why))
+
+    def fail_waiting(self, attempt: str, error: JobError) -> None:
+        """Fail a job, unless somebody has taken it."""
+        if attempt not in self._log.back and attempt not in self._pool.takers() and self._pool.take(attempt):
+            self.end(attempt, error)
 
     def _followed(self, attempts: Dict[str, Attempt], log: Any, counts: Callable[[str], bool]) -> _Followed:
         return _Followed(attempts, log, counts, self._on_acked)

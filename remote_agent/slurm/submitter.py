@@ -16,8 +16,10 @@ from typing import Any, Dict, List, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.agent.zygotes.pool import Prepared, Zygotes
+from remote_agent.agent.zygotes.client import ZygoteClient
+from remote_agent.agent.zygotes.pool import Prepared, ZygoteListener, Zygotes
 from remote_agent.agent.zygotes.spare import spare_of
+from remote_agent.job import JobError
 from remote_agent.protocol import messages
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
@@ -32,6 +34,7 @@ from remote_agent.slurm.disk_watch import DiskWatch
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import Incarnations
+from remote_agent.slurm.lease import Lease
 from remote_agent.slurm.next_attempts import agree
 from remote_agent.slurm.pace import LookPace
 from remote_agent.slurm.pool import Pool, Stop
@@ -55,7 +58,7 @@ _FINISH = 60.0
 _FINISH_LOOK_EVERY = 1.0
 
 
-class Submitter:
+class Submitter(ZygoteListener):
     """The select loop. `serve` returns when the link is gone, or the run over."""
 
     def __init__(self, run: str, host: str, where: Folders, bundle: str, umask: int, batch: Batch) -> None:
@@ -77,9 +80,11 @@ class Submitter:
             files.make_folder(name)
         self._turn_taken = turn = Turn(files)
         self._pool = pool = Pool(files, files.writer)
+        self._lease = Lease(files)
         self._incarnations = incarnations = Incarnations(files)
         self._zygotes = zygotes = Zygotes(paths, selector, background, controller)
         zygotes.publish = self._publish
+        zygotes.listener = self
         self._is_prepared = False
         #: What a job needs that says nothing itself; None if the run does not say it either.
         self._needs: Optional[Resources] = None
@@ -116,6 +121,8 @@ class Submitter:
             for key, mask in self._selector.select(self._timeout(time.monotonic())):
                 key.data(key.fileobj, mask)
             self._turn(time.monotonic())
+        # What is being built for jobs goes on when the next submitter comes.
+        self._zygotes.environments.close()
         if self._is_over and not self._is_kept:
             self._remove()
         else:
@@ -149,6 +156,7 @@ class Submitter:
 
     def _turn(self, now: float) -> None:
         self._turn_taken.touch(now)
+        self._lease.touch(now)
         self._controller.tick(now)
         self._zygotes.tick(now)
         if self._finish_by is not None:
@@ -185,6 +193,7 @@ class Submitter:
     # -- the controller ------------------------------------------------------------------------------------------
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
+        self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
@@ -283,6 +292,13 @@ class Submitter:
                 "imported": None,
             }
         )
+
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
+        """Fail the jobs that wait for what cannot be made here, such as an environment. No allocation is asked for them."""
+        for attempt in self._pool.all_attempts():
+            frame = self._pool.job_of(attempt)
+            if frame is not None and frame.header["t"] == "job" and frame.header["spec"]["zygote"] == zygote.key:
+                self._following.fail_waiting(attempt, error)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ _KINDS = {
     "environment": "environments",
     "python": "Pythons that were fetched",
     "packages": "packages that environments share",
-    "warm": "interpreters that wait for the next run (their memory)",
+    "warm": "processes that wait for the next run (their memory)",
 }
 
 

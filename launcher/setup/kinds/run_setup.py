@@ -26,10 +26,10 @@ from launcher.code.task import (
     where_from,
 )
 from launcher.config.job_config import without_value
-from launcher.config.lazy import check_config_kind, checked_config, config_with_node, made_now
+from launcher.config.lazy import checked_config, config_with_node, made_now
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies
-from launcher.errors import ConfigError, UsageError
+from launcher.errors import UsageError
 from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import check_size, host_specs
 from launcher.options import LaunchConf, options_of
@@ -43,6 +43,8 @@ from launcher.serialization.modules import main_module_name
 from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.code import take_code
 from launcher.setup.folders import folder_for
+from launcher.setup.job_payload import job_payload
+from launcher.setup.policies import policies_of
 from launcher.setup.prepared import ZYGOTE, PreparedRun, needed, prepare
 from launcher.setup.run_pickler import RunPickler
 from launcher.tracing.context import TraceContext, context_of
@@ -67,10 +69,6 @@ if TYPE_CHECKING:
     from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
-
-#: Seconds to wait for an outcome after all timeouts, before its host is given up. By then a dead link is known to be
-#: dead.
-_SLACK = 30.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -283,31 +281,7 @@ class RunSetup:
     @property
     def policies(self) -> Policies:
         """What the scheduler does when something fails."""
-        options = self.options
-        # Every hook may take its full time twice: in the job, and in the epilogue if it had to be killed in the job.
-        end = 2 * options.hook_timeout + options.shutdown_seconds + options.children_timeout + _SLACK
-        return Policies(
-            retries=options.retries_by_kind,
-            on_host_loss=options.on_host_loss,
-            host_loss_timeout=options.host_loss_timeout,
-            max_failures=1 if options.fail_fast else options.max_failures,
-            callbacks=self._told_callbacks,
-            slots={spec.name: spec.slots for spec in self.hosts if isinstance(spec.slots, int)},
-            job_limit=options.timeout + options.grace + end if options.timeout is not None else None,
-            end_limit=options.grace + end,
-            kill_limit=end,
-        )
-
-    def _told_callbacks(self) -> dict[str, bool]:
-        """Return the callbacks that hosts get, each with whether one of its hooks may stop the run.
-
-        This is asked when a host says that a hook stopped the run, because the start hook may have changed the policy.
-        Only the host knows the policy of a class that cannot be imported here.
-        """
-        return {
-            entry.name: entry.policy == "abort" or (entry.instance is None and entry.on_error is None)
-            for entry in self.callbacks
-        }
+        return policies_of(self.options, self.hosts, self.callbacks)
 
     @property
     def code(self) -> dict[str, Any]:
@@ -472,35 +446,7 @@ class RunSetup:
             output_dir, relative = self.folder, "job"
         else:
             output_dir, relative = self.not_kept(self.folder / str(num)), str(num)
-        content: dict[str, Any] = {
-            "config": config if config is not None else {},
-            "hydra": self.node(num, overrides),
-            "overrides": list(overrides),
-            "task_name": self.task_name,
-        }
-        if task is not None and not self.pickler.is_shared(task):
-            check_task(task, with_config=call is None)
-            content["task"] = task
-        payload, failure = b"", None
-        try:
-            if call is not None:
-                # They have their own bytes, because the host reads the config twice and these once.
-                content["call"] = self.pickler.dumps(call)
-            else:
-                check_config_kind(config)
-            payload = self.pickler.dumps(content)
-        except ConfigError as error:
-            failure = ("config", str(error))
-        except Exception as error:  # noqa: BLE001
-            what = "the config" if call is None else "what it is called with"
-            failure = ("config", f"{what} cannot be pickled: {type(error).__name__}: {error}")
-        # The bytes are searched first, because most configs of most sweeps refer to nothing.
-        if b"${" in payload:
-            from launcher.config.interpolations import unresolved
-
-            for problem in unresolved(self.with_node(config, num, overrides)):
-                failure = ("config", f"the config does not resolve: {problem}")
-                break
+        payload, failure = job_payload(self, num, task, config, overrides, call)
         return self.queued(num, overrides, output_dir, relative, payload, failure)
 
     def not_kept(self, output_dir: Path) -> Path:

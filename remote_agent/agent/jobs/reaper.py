@@ -119,7 +119,7 @@ class Reaper(ZygoteListener):
                     gone_by = min(gone_by, max(0.0, time.time() - (attempt.started_at or 0.0)))
                 attempt.deadline = time.monotonic() + timeout - gone_by
             if attempt.final is not None:
-                self._running.begin_shutdown(attempt)
+                self._running.shutdown.begin(attempt)
             elif attempt.outcome is not None or attempt.crash is not None:
                 attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
             elif attempt.cancel is not None:
@@ -225,7 +225,7 @@ class Reaper(ZygoteListener):
         if left and attempt.cut is None:
             folder = self._paths.output_dir(attempt)
             changing = still_changing(folder, attempt.left_since, left) if attempt.spec.outputs else []
-            self._running.record_left(attempt, [described(one) for one in left], changing)
+            self._running.shutdown.record_left(attempt, [described(one) for one in left], changing)
         kill_group(pid, attempt.pid_started)
         return False
 
@@ -271,7 +271,7 @@ class Reaper(ZygoteListener):
                 if not data:
                     return
                 attempt.orphan_read += len(data)
-                if not self._running.read_frames(attempt, decoder, data):
+                if not self._running.messages.read(attempt, decoder, data):
                     attempt.orphan_decoder = None
                     return
 

@@ -1,7 +1,6 @@
 """Attempts that have a process: handing them to their zygote, reading what they send, ending them.
 
-Rule: a cancel or timeout is recorded before any signal is sent, because the record decides the kind of the error. What the process
-of a job sends is checked before it is used, and can do no harm to other jobs.
+Rule: a cancel or timeout is recorded before any signal is sent, because the record decides the kind of the error.
 """
 
 import contextlib
@@ -12,14 +11,16 @@ import socket
 import time
 from typing import Callable, Dict, Iterator, List, Optional, Set
 
+from remote_agent.agent.jobs.job_messages import JobMessages
 from remote_agent.agent.jobs.queue import JobQueue, started
 from remote_agent.agent.jobs.reports import Reports
+from remote_agent.agent.jobs.shutdown import Shutdown, send_signal
 from remote_agent.agent.jobs.workers import Worker, Workers
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.resources.gpus import GpuPool
 from remote_agent.agent.resources.shares import variables
-from remote_agent.agent.resources.usage import since, with_usage
-from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
+from remote_agent.agent.resources.usage import since
+from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
@@ -27,34 +28,27 @@ from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import ERROR_KINDS, JobError, ResourcesUsed
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import REPORTS
-from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
-from remote_agent.protocol.messages import Cancel, Result, Start
-from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
+from remote_agent.protocol.messages import Cancel, Start
+from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.protocol.trace import TRACEPARENT, traceparent
-from remote_agent.shared.failure import decided_error
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import open_private
-from remote_agent.system.processes import TOKEN, birth, described, is_alive, kill_whole, members
+from remote_agent.system.processes import TOKEN, birth, kill_whole
 
 __all__ = ["RunningJobs"]
 
 #: A zygote must fork a job within this many seconds.
 FORK_PATIENCE = 60.0
-#: A job must say within this many seconds what its shutdown waits for. A job in native code cannot answer.
-ASK_PATIENCE = 2.0
-#: How many names of things that were still running are reported, and how many characters of each.
-_MAX_RUNNING = 40
-_MAX_NAME = 200
 #: A longer payload might not be taken at once by a worker, so the job gets a new process.
 _MAX_TO_WORKER = 1 << 16
-_KEPT = wire.encode({"t": "kept"})
 
 
 class RunningJobs:
     """Attempts that have a process, or are about to.
 
-    `on_end` is set by the agent: called with an attempt whose process is gone and whose socket was read to its end.
+    `on_end` is set by the agent: called with an attempt whose process is gone and whose socket was read to its end. `messages` takes what jobs
+    say, and `shutdown` ends those that have their results.
     """
 
     def __init__(
@@ -75,8 +69,8 @@ class RunningJobs:
         self._zygotes = zygotes
         self._controller = controller
         self._gpus = gpus
-        self._reports = reports
-        self._unconfirmed: List[Attempt] = []
+        self.shutdown = Shutdown(paths, attempts)
+        self.messages = JobMessages(attempts, controller, reports, self.shutdown, zygotes.blobs.path)
         self._workers = Workers()
         self.on_end: Callable[[Attempt], None] = lambda attempt: None
 
@@ -327,7 +321,7 @@ class RunningJobs:
                 return
             except OSError:
                 data = b""
-            if data and not self.read_frames(attempt, attempt.decoder, data):
+            if data and not self.messages.read(attempt, attempt.decoder, data):
                 data = b""
             if not data:
                 self._close_socket(attempt)
@@ -338,168 +332,6 @@ class RunningJobs:
         self._selector.unregister(attempt.sock)
         attempt.sock.close()
         attempt.sock = None
-
-    def read_frames(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
-        """Record what a job sends. Returns False if it cannot be read; nothing more is read from that job then."""
-        try:
-            try:
-                frames = decoder.feed(data)
-            except wire.ProtocolError as error:
-                # The frames before the unreadable one are good.
-                for frame in error.frames:
-                    self._job_frame(attempt, frame)
-                raise
-            for frame in frames:
-                self._job_frame(attempt, frame)
-        except (wire.ProtocolError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            self._controller.note(
-                "job {}: its process sent a message that cannot be read: {}".format(attempt.id, str(error)[:500])
-            )
-            return False
-        return True
-
-    def _job_frame(self, attempt: Attempt, frame: wire.Frame) -> None:
-        header = frame.header
-        record = self._attempts.record
-        if header["t"] == "hook":
-            entry = (header["hook"], header["index"])
-            if entry not in attempt.entered:
-                attempt.entered.append(entry)
-                record(attempt, "hook", {"hook": header["hook"], "index": header["index"]})
-        elif header["t"] == "state":
-            if attempt.state_at is None:
-                attempt.state_file = header["file"]
-                reference = record(attempt, "state", {"file": attempt.state_file}, frame.payload)
-                attempt.state_at = reference if not header["error"] else None
-        elif header["t"] == "outcome":
-            if attempt.outcome is None and attempt.final is None:
-                self._reports.read(attempt, time.monotonic(), is_last=True)
-                self._outcome(attempt, header, frame.payload)
-        elif header["t"] == "done":
-            if attempt.final is None:
-                self._reports.read(attempt, time.monotonic(), is_last=True)
-                self._done(attempt, header, frame.payload)
-            self._unconfirmed.append(attempt)
-        elif header["t"] == "ending":
-            attempt.running = [str(one)[:_MAX_NAME] for one in header["running"][:_MAX_RUNNING]]
-            if attempt.asked_at is not None and attempt.cut is None:
-                self._kill_shutdown(attempt)
-        elif header["t"] == "idle":
-            attempt.is_idle = True
-        else:
-            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
-
-    def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
-        envelope = self._envelope(attempt, header)
-        parts = ResultParts.from_json(header["parts"])
-        record = {"envelope": envelope.to_json(), "parts": parts.to_json()}
-        attempt.outcome = Recorded(envelope, parts, self._attempts.record(attempt, "outcome", record, payload))
-        if attempt.worker is not None:
-            # What its process had used before the next job.
-            attempt.worker.spent = float(header["spent"])
-        # From now on only the end hooks can hang.
-        attempt.deadline = None
-        attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
-
-    def _envelope(self, attempt: Attempt, header: Result) -> Envelope:
-        """Read how the job ended, and add what only this agent knows."""
-        envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
-        if attempt.outcome is not None:
-            # The job has said what it used when it had its outcome.
-            return envelope._replace(resources_used=attempt.outcome.envelope.resources_used)
-        return with_usage(attempt, envelope, self._zygotes.blobs.path)
-
-    def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
-        envelope = self._envelope(attempt, header)
-        parts = ResultParts.from_json(header["parts"])
-        if parts.same and attempt.outcome is not None:
-            self._attempts.record_final(attempt, envelope, attempt.outcome.parts, same_as=attempt.outcome.reference)
-        else:
-            self._attempts.record_final(attempt, envelope, NO_PARTS if parts.same else parts, payload)
-        if not attempt.has_exited:
-            self.begin_shutdown(attempt)
-
-    def confirm_kept(self) -> None:
-        """Tell jobs that their results are in the log. Until then each job keeps its own result, in case the agent dies.
-
-        If the log cannot be written, the controller gets the results from memory, and the jobs go on all the same.
-        """
-        is_final_sent = bool(self._attempts.error) and self._controller.link is not None
-        if not self._unconfirmed or not (self._attempts.is_written or is_final_sent):
-            return
-        for attempt in self._unconfirmed:
-            if attempt.sock is not None:
-                try:
-                    attempt.sock.send(_KEPT)
-                except OSError:
-                    continue  # the job is gone already
-        self._unconfirmed = []
-
-    # -- shutting down -------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def begin_shutdown(attempt: Attempt) -> None:
-        """Let a process with a result shut down as Python does. It keeps its slot as long as that may take."""
-        seconds = attempt.spec.shutdown_timeout
-        if attempt.cancel is not None:
-            seconds = min(seconds, attempt.spec.grace)
-        attempt.state = "ending"
-        attempt.deadline = None
-        attempt.ending_at = time.monotonic()
-        attempt.kill_at = attempt.ending_at + seconds
-
-    def end_shutdown(self, attempt: Attempt) -> None:
-        """End a shutdown that takes too long: ask the job what it waits for, and kill it after the answer."""
-        if attempt.asked_at is None:
-            attempt.asked_at = time.monotonic()
-            attempt.kill_at = attempt.asked_at + ASK_PATIENCE
-            self._signal(attempt, signal.SIGTERM)
-        else:
-            self._kill_shutdown(attempt)
-
-    def _kill_shutdown(self, attempt: Attempt) -> None:
-        """Kill the job, and record for the user what was still running."""
-        now = time.monotonic()
-        token = self._paths.token(attempt)
-        if attempt.cut is None:
-            others = [pid for pid in members(token, attempt.pid, attempt.pid_started) if pid != attempt.pid]
-            running = attempt.running + [described(pid) for pid in others]
-            self._record_cut(attempt, running, now - (attempt.ending_at or now))
-        attempt.kill_at = now + 5.0
-        kill_whole(attempt.pid, attempt.pid_started, token)
-
-    def _record_cut(self, attempt: Attempt, running: List[str], seconds: float) -> None:
-        """Record that the job was killed after its result. `seconds`: how long it had time to shut down."""
-        attempt.cut = {
-            "seconds": seconds,
-            "running": running[:_MAX_RUNNING],
-            "is_cancelled": attempt.cancel is not None or attempt.is_shutdown_shortened,
-        }
-        self._attempts.record(attempt, "cut", attempt.cut)
-
-    def record_left(self, attempt: Attempt, running: List[str], changing: List[str]) -> None:
-        """Record that what the job had left behind was killed. `changing`: files of its output directory that still changed then."""
-        attempt.cut = {
-            "seconds": None,
-            "running": running[:_MAX_RUNNING],
-            "waited": max(0.0, time.time() - attempt.left_since),
-            "changing": changing,
-            "is_cancelled": attempt.cancel is not None or attempt.is_shutdown_shortened,
-        }
-        self._attempts.record(attempt, "cut", attempt.cut)
-
-    def _shorten_shutdown(self, attempt: Attempt, kill: bool) -> None:
-        """Let the shutdown of a cancelled job take no longer than its grace period; so with what it left behind."""
-        attempt.is_shutdown_shortened = True
-        if attempt.has_exited:
-            if attempt.left_until is not None:
-                until = time.monotonic() + (0.0 if kill else attempt.spec.grace)
-                attempt.left_until = min(attempt.left_until, until)
-            return
-        if kill:
-            self._kill_shutdown(attempt)
-        elif attempt.asked_at is None and attempt.kill_at is not None:
-            attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.grace)
 
     # -- ending one ----------------------------------------------------------------------------------------------
 
@@ -515,7 +347,7 @@ class RunningJobs:
             if attempt is not None and attempt.final is None:
                 self.cancel(attempt, kind, header["kill"], header["why"])
             elif attempt is not None and not attempt.is_over:
-                self._shorten_shutdown(attempt, header["kill"])
+                self.shutdown.shorten(attempt, header["kill"])
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
         """End an attempt: by SIGTERM and a grace period, or at once. An attempt that waits is final at once."""
@@ -537,7 +369,7 @@ class RunningJobs:
             # The application has ended. Its end hooks have their own time limit.
             return
         self._send_end_reason(attempt)
-        self._signal(attempt, signal.SIGTERM)
+        send_signal(attempt, signal.SIGTERM)
         attempt.kill_at = time.monotonic() + attempt.spec.grace
 
     @staticmethod
@@ -556,19 +388,3 @@ class RunningJobs:
             attempt.sock.send(wire.encode(message))
         except OSError:
             return  # the job has ended, or does not read; the record decides in any case
-
-    @staticmethod
-    def _signal(attempt: Attempt, number: int) -> None:
-        if attempt.pid is None or attempt.has_exited or not is_alive(attempt.pid, attempt.pid_started):
-            return
-        try:
-            os.kill(attempt.pid, number)
-        except ProcessLookupError:
-            pass  # the job has just ended; its exit will be reported
-
-
-def _with_decided_error(attempt: Attempt, envelope: Envelope) -> Envelope:
-    """Return the envelope, with the error kind of a recorded cancel or timeout."""
-    if attempt.cancel is None or envelope.error is None:
-        return envelope
-    return envelope._replace(error=decided_error(envelope.error, attempt.cancel, attempt.spec.timeout))

@@ -488,6 +488,10 @@ class Zygotes:
                     zygote.spec, zygote.environment(self.threads), zygote.again["modules"], zygote.again["imported"]
                 )
 
+    def warm_seconds(self) -> float:
+        """Return for how many seconds something may wait for the next run."""
+        return max((zygote.spec.warm for zygote in self._by_key.values()), default=0.0)
+
     def leave_none(self) -> None:
         """End what waits for later runs."""
         self._warm.end_all()

@@ -21,6 +21,7 @@ from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prep
 from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.incarnations import FOLDER, Fate, Incarnation, Incarnations
+from remote_agent.slurm.lease import LEASE_ENDED, Lease, LeaseWatch
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system import gpus as system_gpus
@@ -307,6 +308,31 @@ def test_its_log_is_never_rewritten(make, monkeypatch: pytest.MonkeyPatch):
     seen = host.seen()
     assert seen.has_begun
     assert seen.attempts["3.1"].started_at is not None
+
+
+def test_the_end_of_the_controllers_lease_cancels_what_runs_and_what_waits(make):
+    """What waits never starts. It leaves when its job is over, and takes nothing more."""
+    host = make(most=None)
+    lease = Lease(host.files)
+    lease.grant(60.0, 0.0)
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.forks == ["3.1"]
+    os.utime(os.path.join(host.files.root, "lease"), (0, 0))
+    host.allocation._lease = LeaseWatch(host.files, os.path.join(host.files.root, FOLDER, "22.0"))
+    host.settle()
+    assert host.pool.takers() == {"3.1": "22.0", "4.1": "22.0"}
+    seen = host.seen()
+    assert seen.attempts["3.1"].cancel == "cancelled"
+    waited = seen.attempts["4.1"].final.envelope.error
+    assert (waited.kind, waited.message) == ("cancelled", LEASE_ENDED)
+    ((zygote, job),) = host.jobs()
+    job.finish(error=JobError("cancelled"))
+    zygote.ended(job, 0)
+    host.settle()
+    assert host.seen().left == LEASE_ENDED
+    assert host.forks == ["3.1"]
 
 
 @pytest.mark.parametrize(

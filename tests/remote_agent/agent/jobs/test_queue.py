@@ -11,9 +11,9 @@ from remote_agent.agent.jobs import queue
 from remote_agent.agent.resources import cpus
 from remote_agent.agent.resources.gpus import GpuPool
 from remote_agent.agent.resources.shares import Shares
-from remote_agent.agent.spool import attempts as attempts_module
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.log import SpoolLog
+from remote_agent.agent.spool.records import apply_record
 from remote_agent.protocol.constants import THREADS
 from remote_agent.shared.room import SizedQueue
 from remote_agent.system import gpus as system_gpus
@@ -295,7 +295,7 @@ class TestSizes:
         again = Attempt(attempt.spec)
         large.agent.attempts.log.flush()
         log = SpoolLog(large.agent.attempts.log.path)
-        log.replay(lambda header, reference: attempts_module.apply_record(again, header["r"], header, reference))
+        log.replay(lambda header, reference: apply_record(again, header["r"], header, reference))
         log.close()
         assert (again.slot, again.gpus, again.cpus) == (0, GPUS[:1], [2, 3])
         pool = GpuPool("r1", lambda text: None, large.agent.background)

@@ -304,9 +304,9 @@ class TestRecovery:
 
     #: After a restart, long results are read when the gate is opened; then again at once.
     SLOW_READ = (
-        "\nimport remote_agent.agent.spool.attempts as attempts"
-        "\nreal, gates = attempts._is_whole, [{!r}]"
-        "\nattempts._is_whole = lambda *args: (gates and open(gates.pop()).read()) and False or real(*args)"
+        "\nimport remote_agent.agent.spool.file_checks as checks"
+        "\nreal, gates = checks._is_whole, [{!r}]"
+        "\nchecks._is_whole = lambda *args: (gates and open(gates.pop()).read()) and False or real(*args)"
     )
 
     @pytest.mark.parametrize("is_lost", [False, True])
@@ -366,11 +366,11 @@ class TestRecovery:
         wait_until(lambda: {"r": "final", "a": attempt} in self._said(host), "the log to have the result")
         self._power_cut(host, client)
         host.patch += (
-            "\nimport remote_agent.agent.spool.attempts as attempts"
+            "\nimport remote_agent.agent.spool.file_checks as checks"
             "\ndef endless(parts, goes_on):"
             "\n    open({!r}, 'w').close()"
             "\n    while goes_on(): pass"
-            "\nattempts._is_whole = endless"
+            "\nchecks._is_whole = endless"
         ).format(str(host.code / "reading"))
         again = host.connect()
         wait_until((host.code / "reading").exists, "the result to be read")

@@ -232,7 +232,7 @@ def test_a_later_agent_reads_no_report_twice(host: SteppedAgent) -> None:
     job.report(1, at=2.0)
     turn(host)
     attempt = host.agent.attempts.get("0.1")
-    host.agent._reports._unkept.clear()
+    host.agent.reports._unkept.clear()
     attempt.reports.places = {name: place for name, place in attempt.reports.places.items() if name in job_name(job)}
     old.report(2, at=3.0)
     job.report(3, at=4.0)
@@ -275,7 +275,7 @@ def test_the_rings_go_with_the_process(host: SteppedAgent) -> None:
     zygote.ended(process, 0)
     host.settle()
     assert not os.path.exists(folder(host))
-    assert not host.agent._reports.is_reading
+    assert not host.agent.reports.is_reading
     peer.close()
     later = host.controller()
     assert heard(later) == [(1, 1)]
