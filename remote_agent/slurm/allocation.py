@@ -9,7 +9,6 @@ that counts.
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
@@ -169,8 +168,7 @@ class Allocation(Agent):
             hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
         self.zygotes.threads = self.queue.threads
-        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        self.attempts.log.append({"r": "began", "node": node, "at": time.time(), "request": order.request})
+        self.attempts.log.append({"r": "began", "node": batch.node(), "at": time.time(), "request": order.request})
         if self.queue.unusable_gpus:
             self.controller.note(self.queue.unusable_gpus)
             self._close(self.queue.unusable_gpus, "host")

@@ -5,6 +5,7 @@ never a result. What nobody knows is said to be unknown, and a state that an imp
 """
 
 import enum
+import socket
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 __all__ = [
@@ -166,6 +167,10 @@ class Batch:
     def wake(self, job: str) -> None:
         """Make an allocation look for requests at once. Without it, it looks soon."""
         raise NotImplementedError
+
+    def node(self) -> str:
+        """The name of the node on which this process runs, as the system knows it."""
+        return socket.gethostname()
 
     def variables(self) -> Tuple[str, str]:
         """The names of the variables that say to an allocation which job it is, and how often it was started again."""

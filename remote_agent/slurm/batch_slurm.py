@@ -244,6 +244,10 @@ class Slurm(Batch):
         """Send SIGCONT, which does nothing to a process that does not expect it."""
         self._run("scancel", "--batch", "--signal", "CONT", job)
 
+    def node(self) -> str:
+        """As its slurmd is called; see `Batch.node`."""
+        return os.environ.get("SLURMD_NODENAME") or super().node()
+
     def variables(self) -> Tuple[str, str]:
         """The second one is not set when a job starts for the first time."""
         return "SLURM_JOB_ID", "SLURM_RESTART_COUNT"

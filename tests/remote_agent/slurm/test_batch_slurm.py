@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,6 +188,14 @@ def test_the_notice_in_the_output_says_why(program: Program, tmp_path: Path, not
         file.flush()
         assert slurm.why("7", 0)[0] == kind
     assert Slurm().why_before() is None
+
+
+def test_a_node_is_called_as_slurm_calls_it(monkeypatch: pytest.MonkeyPatch):
+    """Several may be on one machine."""
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert Slurm().node() == "n7"
+    monkeypatch.delenv("SLURMD_NODENAME")
+    assert Slurm().node() == socket.gethostname()
 
 
 @pytest.mark.parametrize(
