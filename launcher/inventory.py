@@ -209,6 +209,10 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
             raise InventoryError(
                 f"host {spec.name}: environment: packages are not installed on a Slurm cluster yet; name a Python that has them with `python:`"
             )
+        if options.sync_outputs is not None:
+            raise InventoryError(
+                f"host {spec.name}: sync_outputs: files of jobs that run on a Slurm cluster do not come before their end yet; leave it out"
+            )
         if options.lease is not None:
             raise InventoryError(
                 f"host {spec.name}: lease: jobs on a Slurm cluster do not end with the controller's lease yet; leave it out"

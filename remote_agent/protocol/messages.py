@@ -18,7 +18,7 @@ class Hello(TypedDict):
 
     `needs`: the Resources of each job; None for jobs that take a slot as it is. `size`: those that the user says the host has.
     `lease`: seconds without a controller after which jobs end. `batch`: the batch system there, whose allocations run the jobs, and how to
-    ask for them; None for a host that runs them itself.
+    ask for them; None for a host that runs them itself. `sync`: a SyncSpec; None if output files come at the end of their job alone.
     """
 
     t: Literal["hello"]
@@ -33,6 +33,7 @@ class Hello(TypedDict):
     lease: Optional[float]
     live: bool
     batch: Optional[Dict[str, Any]]
+    sync: Optional[Dict[str, Any]]
 
 
 class Prepare(TypedDict):
@@ -351,6 +352,18 @@ class Tree(TypedDict):
     folders: List[Any]
 
 
+class Synced(TypedDict):
+    """A part of a file of an attempt that runs. The file has grown from `base` bytes to `size`; with `base` 0 it is sent as a whole."""
+
+    t: Literal["synced"]
+    attempt: str
+    path: str
+    mode: int
+    size: int
+    base: int
+    offset: int
+
+
 class FilesEnd(TypedDict):
     """Everything of an attempt was sent. `refused`, `noted`: [path, why]."""
 
@@ -630,6 +643,7 @@ FromAgent = Union[
     Chunk,
     Files,
     Tree,
+    Synced,
     FilesEnd,
     Output,
     Reports,
@@ -654,7 +668,16 @@ Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob,
 
 #: message -> field -> its value if it is missing; `list` and `dict` mean an empty one.
 ABSENT: Dict[str, Dict[str, Any]] = {
-    "hello": {"slots": None, "gpus": None, "needs": None, "size": None, "lease": None, "live": False, "batch": None},
+    "hello": {
+        "slots": None,
+        "gpus": None,
+        "needs": None,
+        "size": None,
+        "lease": None,
+        "live": False,
+        "batch": None,
+        "sync": None,
+    },
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
     "environment": {"budget": None, "addresses": dict, "named": False, "fetch_python": False},
