@@ -57,7 +57,8 @@ class OutputSync:
         self._due: Deque[Attempt] = deque()
         self._pass: Optional[_Pass] = None
         self._next = 0.0
-        self._is_reading = False
+        #: Whether the thread reads a batch.
+        self.is_reading = False
         self._batch: List[SyncPiece] = []
         #: attempt -> path -> what has arrived of it.
         self._sent: Dict[str, Dict[str, SentFile]] = {}
@@ -76,11 +77,11 @@ class OutputSync:
     def tick(self, now: float) -> None:
         """Begin what is due. Called in each turn of the agent."""
         link = self._controller.link
-        if link is not self._link and not self._is_reading:
+        if link is not self._link and not self.is_reading:
             self._start_over(link)
         if link is None or link is not self._link or link.sync is None:
             return
-        if self._is_reading or self._sent_at is not None or now < self._not_before or link.outbox:
+        if self.is_reading or self._sent_at is not None or now < self._not_before or link.outbox:
             return
         if self._pass is None and not self._due and now >= self._next:
             self._next = now + link.sync.every
@@ -114,7 +115,7 @@ class OutputSync:
         current = self._pass
         if current is None:
             return
-        self._is_reading = True
+        self.is_reading = True
         if self.thread is None:
             self.thread = self._make_thread()
         self.thread.submit(lambda: self._read(current, self._size), lambda error: self._read_done(current, error))
@@ -136,7 +137,7 @@ class OutputSync:
                 return
 
     def _read_done(self, current: _Pass, error: Optional[BaseException]) -> None:
-        self._is_reading = False
+        self.is_reading = False
         batch, self._batch = self._batch, []
         link = self._controller.link
         if link is None or link is not self._link:
