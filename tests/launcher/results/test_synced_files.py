@@ -247,7 +247,9 @@ def test_a_damaged_list_counts_as_far_as_it_can_be_read(host: Host) -> None:
     host.sync()
     inode = (host.path / "log").stat().st_ino
     (host.path / ".launcher" / "synced").write_bytes(
-        b'{"path": "../x", "inode": 1}\n{"path": 3}\n[' + b"[" * 100_000 + b'\n{"path": "log", "inode": %d}\n{"pa' % inode
+        b'{"path": "../x", "inode": 1}\n{"path": 3}\n['
+        + b"[" * 100_000
+        + b'\n{"path": "log", "inode": %d}\n{"pa' % inode
     )
     host.kill_controller()
     (host.there / "log").unlink()
@@ -279,7 +281,8 @@ class TestHostile:
     """What a host may send instead."""
 
     @pytest.mark.parametrize(
-        "path", ["../x", "/x", "a/../../x", "", ".", "a//b", ".launcher/x", ".LAUNCHER/synced", "a\0b", "x" * 256, "\udcff"]
+        "path",
+        ["../x", "/x", "a/../../x", "", ".", "a//b", ".launcher/x", ".LAUNCHER/synced", "a\0b", "x" * 256, "\udcff"],
     )
     def test_a_path_that_leads_elsewhere_is_refused(self, host: Host, path: str) -> None:
         """The same names as at the end."""
@@ -325,7 +328,9 @@ class TestHostile:
             (9, 3, 0, b"x"),
         ],
     )
-    def test_a_part_that_does_not_fit_is_refused(self, host: Host, size: int, base: int, offset: int, data: bytes) -> None:
+    def test_a_part_that_does_not_fit_is_refused(
+        self, host: Host, size: int, base: int, offset: int, data: bytes
+    ) -> None:
         """No hole is made in a file, and none is as long as is only said."""
         host.here.sync("log", 0o600, 3, 0, 0, b"one")
         host.here.sync("log", 0o600, size, base, offset, data)
@@ -473,7 +478,10 @@ def small_pieces() -> Iterator[None]:
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from(_STEPS), st.sampled_from(_NAMES), st.sampled_from(_NAMES), st.binary(min_size=1, max_size=20)
+            st.sampled_from(_STEPS),
+            st.sampled_from(_NAMES),
+            st.sampled_from(_NAMES),
+            st.binary(min_size=1, max_size=20),
         ),
         max_size=25,
     )

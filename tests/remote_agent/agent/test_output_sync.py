@@ -192,7 +192,9 @@ def test_a_folder_that_is_the_users_own_is_not_sent(host: SteppedAgent) -> None:
     assert look(host, peer) == []
 
 
-def test_an_error_ends_the_look_and_not_the_agent(host: SteppedAgent, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+def test_an_error_ends_the_look_and_not_the_agent(
+    host: SteppedAgent, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
     """It is written to the agent's log, and the next look is another one."""
     peer = start(host)
     (folder(host) / "log").write_text("one")
