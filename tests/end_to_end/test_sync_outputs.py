@@ -178,7 +178,6 @@ def said(seen: list[events.Event]) -> list[str]:
 @pytest.mark.slow
 def test_a_failed_attempt_and_the_next_one(host: HostSpec, tmp_path: Path) -> None:
     """What the first one left stays as without the option, and the second one's files come over it in the end."""
-
     with launcher.Session.open(hosts=[host], folder=tmp_path / "out", sync_outputs=1, retries=1) as session:
         assert session.submit(fails_once, {}).result() == "done"
     assert left(tmp_path / "out" / "0") == {"log": "attempt 2", "only-1": "attempt 1", "only-2": "attempt 2"}
@@ -249,7 +248,6 @@ def test_a_run_that_is_taken_up_again_goes_on_and_ends_as_without_it(gate: Gate,
 @pytest.mark.parametrize("way", ["fabric", "openssh"])
 def test_on_a_host_that_shares_nothing(tmp_path: Path, way: str) -> None:
     """A real sshd, by both ways to log in. The job is told to go on by a file there."""
-
     with running_openssh_host(tmp_path / "host") as host:
         spec = host.spec()
         with launcher.Session.open(hosts=[spec], folder=tmp_path / "out", sync_outputs=1, ssh=way) as session:
@@ -257,6 +255,6 @@ def test_on_a_host_that_shares_nothing(tmp_path: Path, way: str) -> None:
             log = tmp_path / "out" / "0" / "log"
             wait_until(reads(log, "one\n"), "the first line")
             assert not job.done()
-            host.run("touch ~/go")
+            (host.home / "go").touch()
             job.result()
     assert log.read_text() == "one\ntwo\n"
