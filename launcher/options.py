@@ -502,7 +502,7 @@ class LaunchConf:
         for name, option in option_fields().items():
             object.__setattr__(self, name, option.check(_plain(getattr(self, name)), name))
         if self.sync_only and self.sync_outputs is None:
-            raise checks.refused("sync_only", "nothing is copied while jobs run; say how often with sync_outputs")
+            raise checks.refused("sync_only", "nothing is copied while jobs run; say how often, too (sync_outputs)")
         if self.sync_outputs is not None and self.outputs is False:
             raise checks.refused("sync_outputs", "no outputs are copied back, as asked; leave one of the two out")
 

@@ -383,6 +383,7 @@ class TestSlurm:
             ({"environment": "uv.lock"}, {}, "environment"),
             ({}, {"environment": "uv.lock"}, "environment"),
             ({}, {"lease": 60.0}, "lease"),
+            ({}, {"sync_outputs": 30.0}, "sync_outputs"),
         ],
     )
     def test_what_does_not_work_there_is_refused(
