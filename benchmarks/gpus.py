@@ -9,7 +9,7 @@ import uuid
 from unittest import mock
 
 from benchmarks.suites import Bench
-from remote_agent.agent.gpus import GpuPool
+from remote_agent.agent.resources.gpus import GpuPool
 from remote_agent.system import gpus as system_gpus
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.gpus import Gpu, Survey

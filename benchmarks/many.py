@@ -92,7 +92,7 @@ def _run(folder: Path, count: int, dead: int, flapping: int) -> dict[str, object
 
     import launcher
     from launcher import events
-    from launcher.inventory import load_hosts
+    from launcher.hosts.inventory import load_hosts
 
     relays = [CuttingRelay(_PORT) for _ in range(flapping)]
     for relay in relays:

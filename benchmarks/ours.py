@@ -31,6 +31,7 @@ def jobs(jobs: int, host: dict[str, Any] | None, slots: int | None = 2, isolatio
         "seconds": seconds,
         "jobs": jobs,
         "first": arrivals.first - begun,
+        "first_at": time.time() - (time.perf_counter() - arrivals.first),
         "steady": (arrivals.count - 1) / max(arrivals.last - arrivals.first, 1e-9),
     }
 
@@ -350,7 +351,7 @@ class Arrivals:
 
 
 def _where(host: dict[str, Any] | None, slots: int | None) -> dict[str, Any]:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
     folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-run-")) / "run"
     spec = HostSpec(name="local", address="local", slots=slots) if host is None else HostSpec(**host, slots=slots)

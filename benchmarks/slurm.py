@@ -54,9 +54,9 @@ def slurm(bench: Bench) -> None:
         def one() -> Sample:
             arguments = {"jobs": 1, "host": {**given, "slurm": {}}, "slots": None}
             sample = in_process("ours", "jobs", bench.app, arguments, variables)
-            return Sample(
-                {**sample.figures, "bare": _first_line(folder, config)}, sample.command_seconds, sample.first_seconds
-            )
+            behind = sample.figures["first_at"] - float((folder / "our-first-line").read_text())
+            figures = {**sample.figures, "behind": behind, "bare": _first_line(folder, config)}
+            return Sample(figures, sample.command_seconds, sample.first_seconds)
 
         pilots, array, first = Side("launcher", ours), Side("submitit", theirs), Side("launcher, one job", one)
         bench.turns(pilots, array, first)
@@ -68,6 +68,8 @@ def slurm(bench: Bench) -> None:
     bench.add(
         "s from the call to the first JobReturn, more than sbatch to its first line", more, 0.7, less_is_better=True
     )
+    behind = first.median(lambda sample: sample.figures["behind"])
+    bench.note("s from the first line of its allocation's script to its JobReturn", f"{behind:.2f}")
     bench.note("calls of squeue in a minute", f"{pilots.median(lambda sample: sample.figures['calls']):.2g}")
 
 
@@ -98,7 +100,7 @@ def _first_line(folder: Path, config: Path) -> float:
 
 @contextmanager
 def _cluster() -> Iterator[tuple[Path, Path]]:
-    """A cluster. Yields its configuration, and a folder whose `bin/squeue` counts its calls."""
+    """A cluster. Yields its configuration, and a folder whose `bin/squeue` counts its calls, and whose `bin/sbatch` makes scripts say when they begin."""
     folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-slurm-", dir="/tmp"))
     folder.chmod(0o755)
     script, place = ["bash", str(_SCRIPT)], str(folder / "cluster")
@@ -107,6 +109,10 @@ def _cluster() -> Iterator[tuple[Path, Path]]:
     counter.parent.mkdir()
     counter.write_text(f'#!/bin/sh\nprintf . >>{folder}/squeue-calls\nexec {shutil.which("squeue")} "$@"\n')
     counter.chmod(0o755)
+    teller = counter.with_name("sbatch")
+    line = f"date +%s.%N >{folder}/our-first-line"
+    teller.write_text(f'#!/bin/sh\nsed "1a {line}" | {shutil.which("sbatch")} "$@"\n')
+    teller.chmod(0o755)
     (folder / "work").mkdir(mode=0o700)
     try:
         subprocess.run([*script, "up", place], check=True, env={**os.environ, **settings}, stdout=subprocess.DEVNULL)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError, UsageError
-from launcher.inventory import host_list
+from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.transports.early_connections import EarlyConnections
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 
 if TYPE_CHECKING:
     from launcher.results.job_returns import JobReturns
@@ -60,7 +60,7 @@ def run(
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.session.session import Session, SessionConf, live_of
-        from launcher.setup.run_setup import RunSetup
+        from launcher.setup.kinds.run_setup import RunSetup
 
         overrides = _texts_of_overrides(overrides)
         setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
@@ -101,7 +101,7 @@ def multirun(
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.session.session import Session, SessionConf, live_of
-        from launcher.setup.run_setup import RunSetup
+        from launcher.setup.kinds.run_setup import RunSetup
 
         if options.continue_sweep:
             # All of them are compared with those of earlier runs before the first one runs.

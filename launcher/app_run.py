@@ -19,12 +19,12 @@ from launcher.code.foreign_imports import is_foreign_failure
 from launcher.code.snapshot import take
 from launcher.code.task import as_main
 from launcher.errors import ConfigError, LauncherError, UsageError
-from launcher.inventory import host_specs
+from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.setup.callbacks import build_callbacks, callback_nodes, only_on_hosts
 from launcher.setup.import_memory import import_key, why_import_here
-from launcher.setup.plain_app import PlainAppSetup, script_of_app
+from launcher.setup.kinds.plain_app import PlainAppSetup, script_of_app
 from launcher.util.frozen import frozen
 from remote_agent.config.nodes import literal
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from launcher.code.application import Application
     from launcher.code.snapshot import Snapshot
     from launcher.config.hydra import HydraComposition
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.session.session import Session
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
     from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["AppRun", "load_callback", "prepare", "prepare_named"]
@@ -114,7 +114,7 @@ def prepare(
         composition.check()
         if composition.is_hydra:
             from launcher.config.job_config import without_secrets
-            from launcher.setup.hydra import with_configured
+            from launcher.setup.kinds.hydra import with_configured
 
             config = cast("HydraComposition", composition).config
             options = with_configured(options, config)
@@ -284,7 +284,7 @@ def _hydra_run(
     close: Callable[[], None],
     taken: Snapshot | None,
 ) -> AppRun:
-    from launcher.setup.hydra import HydraSetup, naming_of
+    from launcher.setup.kinds.hydra import HydraSetup, naming_of
 
     def composed(overrides: Sequence[str], num: int, job_id: str) -> Any:
         return composition.job_config(num, overrides, job_id)

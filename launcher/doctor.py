@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from launcher import events
 from launcher.agents.query import AgentQuery
 from launcher.errors import AgentError, HostError, InventoryError, PackagesError
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from launcher.runs import index as run_index
 from launcher.session.session import Session, SessionConf
 from launcher.setup.environments import source_of
-from launcher.setup.probe import ProbeSetup
+from launcher.setup.kinds.probe import ProbeSetup
 from launcher.transports.choice import choose
 from launcher.transports.factory import ssh_options
 from launcher.transports.ssh import config
-from launcher.util.quantities import size
+from launcher.util.text.quantities import size
 
 if TYPE_CHECKING:
     from launcher.agents.gpus import GpuList, HostGpu
@@ -116,7 +116,7 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
     if waiting:
         yield _ok(
             "warm starts",
-            f"{len(waiting)} {'interpreter waits' if len(waiting) == 1 else 'interpreters wait'} for the next run",
+            f"{len(waiting)} {'process waits' if len(waiting) == 1 else 'processes wait'} for the next run",
         )
 
 

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 from remote_agent.job import RemoteJobError, with_article
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class AgentError(HostError):
 
 
 class HostBroken(AgentError):
-    """The agent exceeded a limit (`launcher.host_limits`), which no agent of ours does; the host is given up at once."""
+    """The agent exceeded a limit (`launcher.hosts.limits`), which no agent of ours does; the host is given up at once."""
 
 
 class ConnectionLost(HostError):

@@ -22,7 +22,7 @@ from launcher.display.values import best_lines
 from launcher.errors import CallbackError, LauncherError
 from launcher.runs import index
 from launcher.tables.table import Table, read_table, sort_rows
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 from remote_agent.callbacks.base import Callback
 
 __all__ = ["NotifyCallback", "message_of"]

@@ -17,12 +17,12 @@ from launcher.errors import RunInterrupted, UsageError
 from launcher.runs import index as run_index
 from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.environments import locks_of
-from launcher.setup.probe import ProbeSetup
+from launcher.setup.kinds.probe import ProbeSetup
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
     from launcher.transports.early_connections import EarlyConnections
 

@@ -4,10 +4,11 @@ the same, but starts no agent. `clean` lists what runs have left on this host, a
 Rule: nothing is written to stdout before the preamble, and nothing but frames after it. An error before the preamble is one
 line on stderr and an exit code.
 
-    connect --run RUN --host NAME [--workdir DIR] [--spare PYTHON]
+    connect --run RUN --host NAME [--workdir DIR] [--spare PYTHON] [--cold yes]
     look --run RUN --host NAME [--workdir DIR] [--batch slurm]
     clean [--workdir DIR]
     serve --run RUN --host NAME --listener FD --umask N --notes JSON [--workdir DIR] [--spare PYTHON]     by `connect` alone
+    fork_server --name NAME --cache DIR --idle SECONDS                                                    by an agent alone
 """
 
 import array
@@ -33,8 +34,12 @@ _EXIT_USAGE = 64
 _USAGE = "hydra-remote-launcher: usage: connect|look|allocation --run RUN --host NAME [--workdir DIR] | clean [--workdir DIR]\n"
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a role; returns the exit code."""
+def main(arguments: Optional[List[str]] = None, control: Optional[socket.socket] = None) -> int:
+    """Run a role; returns the exit code.
+
+    Args:
+        control: leads to stage-0, if this process was forked for it from a fork server. The agent must not keep it.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     role = arguments[0] if arguments else ""
     options: Dict[str, str] = {}
@@ -44,6 +49,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         rest = rest[2:]
     run, host = options.get("run", ""), options.get("host", "")
     is_named = bool(run and host and "/" not in run and not run.startswith("."))
+    if role == "fork_server":
+        return _serve_forks(options)
     if role not in ("connect", "look", "clean", "serve", "allocation") or (role != "clean" and not is_named):
         sys.stderr.write(_USAGE)
         return _EXIT_USAGE
@@ -58,9 +65,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if role == "serve":
             return _serve(run, host, workdir, options)
         if role == "allocation":
-            from remote_agent.slurm.allocation import serve_allocation
+            from remote_agent.slurm.beginning import begin_allocation
 
-            return serve_allocation(run, host, workdir, _bundle(), options)
+            return begin_allocation(run, host, workdir, _bundle(), options)
         if role == "connect" and options.get("batch") == "slurm":
             return _submit(run, host, workdir, umask)
         if role == "look" and options.get("batch") == "slurm":
@@ -71,7 +78,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
                 return _no_agent()
         else:
             sock, error_pipe = _reach_agent(
-                run, host, folders(run, host, workdir), umask, workdir, options.get("spare")
+                run, host, folders(run, host, workdir), umask, workdir, options.get("spare"), control
             )
     except (SpoolError, OSError) as error:
         sys.stderr.write("hydra-remote-launcher: {}\n".format(error))
@@ -99,12 +106,19 @@ def _connect_to_socket() -> Optional[socket.socket]:
 
 
 def _reach_agent(
-    run: str, host: str, where: Folders, umask: int, workdir: Optional[str], spare: Optional[str]
+    run: str,
+    host: str,
+    where: Folders,
+    umask: int,
+    workdir: Optional[str],
+    spare: Optional[str],
+    control: Optional[socket.socket],
 ) -> Tuple[socket.socket, int]:
     """A connection to the agent of the run. Starts the agent if there is none.
 
     Args:
         spare: the Python that a new agent starts ahead of time, or the key of an environment. Empty means its own Python, None means no spare.
+        control: see `main`.
 
     Returns:
         The connection, and a pipe. If the agent was started here and fails to start, the pipe says why; else it is -1.
@@ -136,7 +150,7 @@ def _reach_agent(
             error_pipe, error_fd = os.pipe()
             pid = os.fork()
             if pid == 0:
-                _become_agent(run, host, where, listener, umask, notes, lock, error_fd, spare)
+                _become_agent(run, host, where, listener, umask, notes, lock, error_fd, spare, control)
             os.close(error_fd)
             os.waitpid(pid, 0)
         listener.close()
@@ -257,6 +271,7 @@ def _become_agent(
     lock: Optional[int],
     error_fd: Optional[int],
     spare: Optional[str],
+    control: Optional[socket.socket] = None,
 ) -> None:  # pragma: no cover - a forked process
     """Turn this forked process into the agent. Never returns. If the agent cannot start, the reason goes to `error_fd`."""
     code = 1
@@ -267,6 +282,8 @@ def _become_agent(
             os._exit(0)
         if lock is not None:
             os.close(lock)
+        if control is not None:
+            control.close()
         agent = None
         try:
             null = os.open(os.devnull, os.O_RDWR)
@@ -283,7 +300,7 @@ def _become_agent(
                 ahead = start_spare(spare, bundle, where.spool, where.cache)
             from remote_agent.agent.agent import Agent, log_crash
 
-            agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)
+            agent = Agent(run, host, where, listener, bundle, umask, notes, ahead, leaves_fork_server=control is None)
             if error_fd is not None:
                 os.close(error_fd)
             agent.serve()
@@ -303,13 +320,25 @@ def _is_one_warm(cache: str) -> bool:
     from remote_agent.system.warm_store import WarmStore
 
     store = WarmStore(cache)
-    return any(store.is_waiting(record) for record in store.records())
+    return any(store.is_waiting(record) for record in store.records() if not record.is_fork_server)
 
 
 def _startup_error(error: BaseException, spool: str) -> str:
     if isinstance(error, OSError):
         return unwritable(error, spool)
     return "the agent did not start: {}: {}".format(type(error).__name__, error)
+
+
+def _serve_forks(options: Dict[str, str]) -> int:
+    """Be a fork server: import what an agent needs, and wait."""
+    os.umask(0o077)
+    import remote_agent.agent.agent
+    import remote_agent.system.logind  # noqa: F401
+    from remote_agent.agent.fork_server.server import ForkServer
+    from remote_agent.system.warm_store import WarmStore
+
+    ForkServer(WarmStore(options["cache"]), options["name"], float(options["idle"]), main).serve()
+    return 0
 
 
 def _submit(run: str, host: str, workdir: Optional[str], umask: int) -> int:

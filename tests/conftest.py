@@ -18,7 +18,7 @@ from hypothesis import settings
 from omegaconf.basecontainer import BaseContainer
 
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport, ssh_options
 from launcher.transports.openssh import kept

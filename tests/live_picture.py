@@ -14,7 +14,7 @@ from launcher import events
 from launcher.agents.gpus import GpuHolder, GpuList, HostGpu
 from launcher.agents.host_use import HostUse, JobThere, RunThere
 from launcher.display.tally import Tally
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.status import RunStatus
 from launcher.terminal.live_display import LiveDisplay
 from launcher.terminal.top_rows import top_rows

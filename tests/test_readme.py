@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from remote_agent.callbacks.base import HOOKS, HOST_HOOKS
 from remote_agent.job import ERROR_KINDS, JobReturn
 from tests import packages

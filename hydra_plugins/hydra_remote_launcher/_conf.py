@@ -52,7 +52,7 @@ class RemoteLauncherConf:
     #: starts at once. 0: not at all.
     warm: Any = "10m"
     #: What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many
-    #: jobs at once as fit, each with CPUs and GPUs of its own.
+    #: jobs at once as fit, each with CPUs and GPUs of its own. On a Slurm cluster also nodes, tasks and time.
     resources: dict[str, Any] = field(default_factory=dict)
     #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"

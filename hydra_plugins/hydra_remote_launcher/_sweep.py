@@ -26,7 +26,7 @@ from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageErr
 from launcher.options import LaunchConf
 from launcher.session.session import Session, SessionConf
 from launcher.setup.earlier import continued
-from launcher.setup.hydra import HydraSetup, callback_entries
+from launcher.setup.kinds.hydra import HydraSetup, callback_entries
 from launcher.transports.early_connections import EarlyConnections
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import Any
 from launcher.agents import facts
 from launcher.agents.checks import check_attempt, shortened
 from launcher.agents.plan import HostPlan
-from launcher.host_limits import check, limit
+from launcher.hosts.limits import check, limit
 from launcher.results.output_folder import OutputFolder
 from launcher.results.writing import UnusableFolder
 from launcher.runs.result_file import ResultFile, payload_digest, whole, wrong_parts
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.text.terminal_text import clean, clean_line
 from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.envelope import Envelope

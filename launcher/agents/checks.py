@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 

@@ -25,7 +25,7 @@ from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
 from launcher.bootstrap.start import PREFIX, next_step
 from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from launcher.results.output_folder import OutputFolder
 from launcher.transports.base import Channel, Transport, Way
 from remote_agent.protocol import wire

@@ -9,7 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from launcher.agents.checks import short_name
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 
 if TYPE_CHECKING:
     from remote_agent.protocol.messages import GpusListed

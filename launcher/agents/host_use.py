@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from launcher.agents.checks import short_name
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 
 __all__ = ["HostUse", "JobThere", "RunThere", "read_use"]
 

@@ -17,11 +17,11 @@ from launcher.agents.host_use import HostUse, read_use
 from launcher.bootstrap.bundle import build_bundle
 from launcher.bootstrap.start import NoAgent, open_agent
 from launcher.errors import AgentError, ConnectionLost
-from launcher.host_limits import check, limit
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.limits import check, limit
 from launcher.transports.base import Channel
 from launcher.transports.factory import make_transport
-from launcher.util.terminal_text import clean, clean_all
+from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 from remote_agent.protocol.fields import FieldError

@@ -17,9 +17,9 @@ from launcher.agents.attempt_receiver import AttemptReceiver
 from launcher.agents.checks import check_attempt, short_name, short_texts, shortened
 from launcher.agents.plan import HostPlan, blob_frames, content_frames
 from launcher.errors import AgentError, HostBroken
-from launcher.host_limits import TooMuch, check, limit
+from launcher.hosts.limits import TooMuch, check, limit
 from launcher.results.output_folder import OutputFolder
-from launcher.util.terminal_text import clean, clean_all
+from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.fields import is_sha256

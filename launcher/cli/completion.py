@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.text.terminal_text import clean, clean_line
 
 __all__ = ["hosts", "jobs", "runs", "words"]
 

@@ -24,8 +24,8 @@ from launcher.cli.commands import COMMANDS
 from launcher.cli.parameters import Exit
 from launcher.cli.parser import UsageProblem, help_text, print_problem
 from launcher.errors import LauncherError, RunInterrupted, UsageError
-from launcher.util.near import names_like
-from launcher.util.terminal_text import clean
+from launcher.util.text.near import names_like
+from launcher.util.text.terminal_text import clean
 
 __all__ = ["main"]
 

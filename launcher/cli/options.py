@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 from launcher.cli import completion, parameters
 from launcher.errors import UsageError
 from launcher.options import Form, LaunchConf, Option, option_fields
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 
 __all__ = ["conf", "conf_values", "flag_of", "takes_options"]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from launcher.cli.parameters import Exit, Parameter
-from launcher.util.near import names_like
-from launcher.util.terminal_text import terminal_columns
+from launcher.util.text.near import names_like
+from launcher.util.text.terminal_text import terminal_columns
 
 __all__ = ["Parser", "UsageProblem", "help_text"]
 

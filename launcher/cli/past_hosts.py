@@ -9,10 +9,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["hosts_to_ask", "labels"]
 
@@ -30,7 +30,8 @@ def hosts_to_ask(hosts: list[str] | None, hosts_file: str | None, workdir: str |
     """The hosts that a command looks at, each one once: those that were given, or all that your runs used, and this machine."""
     import dataclasses
 
-    from launcher import inventory
+    from launcher.hosts import inventory
+    from launcher.hosts.host_spec import LOCAL
     from launcher.runs import index, ownership, record
     from launcher.runs.journal import JournalReader
 
@@ -38,7 +39,7 @@ def hosts_to_ask(hosts: list[str] | None, hosts_file: str | None, workdir: str |
     if hosts_file is not None:
         given += inventory.load_hosts_file(hosts_file)
     if not given:
-        given = [inventory.parse_host(inventory.LOCAL)]
+        given = [inventory.parse_host(LOCAL)]
         for entry in index.entries():
             # A folder that somebody put in the place of ours must not choose where to log in.
             if not entry.is_there or not ownership.is_ours(entry.folder):

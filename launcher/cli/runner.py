@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from launcher.errors import LauncherError, RunDetached
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.app_run import AppRun
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from launcher.runs.index import Entry
     from launcher.runs.record import RunRecord
     from launcher.session.session import Observer, ResumedSession, Session
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
     from launcher.tables.table import Table
     from launcher.transports.early_connections import EarlyConnections
 

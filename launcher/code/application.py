@@ -52,7 +52,7 @@ from launcher.code.hydra_entry import (
 from launcher.code.task import check_working_folder
 from launcher.errors import UsageError
 from launcher.util.frozen import frozen
-from launcher.util.near import names_like
+from launcher.util.text.near import names_like
 from remote_agent.job import with_article
 
 __all__ = [

@@ -8,7 +8,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.util.near import names_like
+from launcher.util.text.near import names_like
 
 __all__ = ["accepts_one_config", "innermost", "named_function", "public_functions", "signature_of"]
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError
-from launcher.util.near import names_like
+from launcher.util.text.near import names_like
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from launcher.util.near import names_like
+from launcher.util.text.near import names_like
 
 __all__ = ["unresolved"]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from launcher import events
 from launcher.demo.server import DemoServer, processes_with
 from launcher.errors import HostKeyError
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn

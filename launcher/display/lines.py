@@ -169,9 +169,7 @@ class EventLines:
                 self._counted_at = event.at
                 return [Line(f"run {event.run} resumed on {_names(event.hosts)}", "dim")]
             case events.RunDetached():
-                return [
-                    Line(f"detached ({clean(event.why)}): run {event.run} goes on, on {_names(event.hosts)}", "warning")
-                ]
+                return [Line(f"detached ({clean(event.why)}): run {event.run} {_goes_on(event)}", "warning")]
             case events.RunDetaching():
                 return [
                     Line(f"detaching ({clean(event.why)}): the hosts get every job that still waits here", "warning")
@@ -334,6 +332,12 @@ def _names(hosts: tuple[str, ...], limit: int = 8) -> str:
     if not hosts:
         return "no host"
     return ", ".join(hosts[:limit]) + (f" and {len(hosts) - limit} more" if len(hosts) > limit else "")
+
+
+def _goes_on(event: events.RunDetached) -> str:
+    if event.hosts:
+        return f"goes on, on {_names(event.hosts)}"
+    return f"is not over; go on with it by 'launcher attach {event.run}'"
 
 
 def _prefixed(num: int, host: str, lines: list[str]) -> list[Line]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from launcher.util.frozen import frozen
-from launcher.util.terminal_text import terminal_columns
+from launcher.util.text.terminal_text import terminal_columns
 
 __all__ = ["Column", "print_table", "styled"]
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from launcher.util.quantities import size
-from launcher.util.terminal_text import clean, clean_line, clean_lines
+from launcher.util.text.quantities import size
+from launcher.util.text.terminal_text import clean, clean_line, clean_lines
 
 __all__ = [
     "about",

@@ -9,7 +9,6 @@ It uses everything through small protocols, so that a test can run ten thousand 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +19,13 @@ from launcher import events
 from launcher.agents import facts
 from launcher.engine import requests
 from launcher.engine.effects import Effects
+from launcher.engine.host_words import file_lines, hook_events
 from launcher.engine.protocols import Clock, Link, ReadableJournal, WritableJournal
 from launcher.engine.scheduler import HostPhase, Scheduler, UnfinishedJob
-from launcher.host_limits import TooMuch, limit
+from launcher.hosts.limits import TooMuch, limit
 from launcher.results.owners import Ownership, own_folder
 from launcher.runs.journal import Returned, StoredResult
 from launcher.util.exhaustive import assert_never
-from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, STORE_FAILED, JobError
 from remote_agent.protocol.envelope import Envelope
@@ -34,12 +33,6 @@ from remote_agent.protocol.result_parts import NO_PARTS
 
 __all__ = ["Decider"]
 
-#: How many refused output files of a job are named.
-_MAX_TOLD = 20
-#: Seconds. No hook begins later, or takes longer.
-_LATEST = 1e11
-#: How many files below one folder are reported one by one if the same is true of them.
-_MAX_ALIKE = 3
 _PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
 _SIZE_STEP = (
     "ask for less in `resources`, or correct what the hosts file says that the host has; `launcher gpus` lists its GPUs"
@@ -422,7 +415,7 @@ class Decider:
         asked = self._scheduler.policies.callbacks()
         for hook in envelope.hooks:
             if hook["callback"] in asked and hook["hook"] in HOST_HOOKS:
-                decided.add(_hook_events(at, num, attempt, fact.host, hook))
+                decided.add(hook_events(at, num, attempt, fact.host, hook))
         if asked.get(envelope.abort or ""):
             decided.add(self._scheduler.interrupt(at, f"callback {envelope.abort} asked to abort"))
 
@@ -451,8 +444,8 @@ class Decider:
             if self._scheduler.current(num, attempt, fact.host) is None:
                 decided.act(self.effects.acknowledge, fact.host, fact.attempt)
             return
-        told = _file_lines((path, f"was refused: {why}") for path, why in fact.refused)
-        told += _file_lines(fact.noted)
+        told = file_lines((path, f"was refused: {why}") for path, why in fact.refused)
+        told += file_lines(fact.noted)
         decided.add([events.Warned(at, "output file", one, "", num, fact.host) for one in told])
         if fact.cut:
             decided.add([events.Warned(at, "shutdown", fact.cut, "", num, fact.host)])
@@ -501,41 +494,6 @@ class Decider:
         told = f"it sent more than the limit: {why}"
         decided.add(self._scheduler.give_up(at, host, told, for_good=True))
         decided.act(self._links[host].cancel, None, kind="lost", why=told)
-
-
-def _hook_events(at: float, num: int, attempt: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
-    name, callback = hook["hook"], hook["callback"]
-    times = {"began_at": _within(hook.get("began_at"), _LATEST), "seconds": _within(hook.get("seconds"), _LATEST)}
-    fired = events.HookFired(at, name, callback, "host", hook["ok"], num, host, attempt, **times)
-    out: list[events.Event] = [fired]
-    error = hook.get("error")
-    if error is not None:
-        source = f"callback {callback}.{name}"
-        message = f"{error.get('type', '')}: {error.get('message', '')}"[: limit("text")]
-        trace = error.get("traceback", "")[: limit("text")]
-        out.append(events.Warned(at, source, message, trace, num, host))
-    return out
-
-
-def _within(number: float | None, most: float) -> float | None:
-    """Return a number that a host said, if it can be what it is said to be. A host may send any number."""
-    return float(number) if number is not None and 0 <= number <= most else None
-
-
-def _file_lines(files: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a line for each file to report, and one line for all files below a folder with the same report."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for path, what in files:
-        groups.setdefault((path.partition("/")[0] if "/" in path else "", what), []).append(path)
-    told = []
-    for (top, what), paths in groups.items():
-        if top and len(paths) > _MAX_ALIKE:
-            common = shown_path(os.path.commonpath([os.path.dirname(path) for path in paths]))
-            told.append((len(paths), f"{shown_path(paths[0])} {what}; and {len(paths) - 1} more below {common}"))
-        else:
-            told += [(1, f"{shown_path(path)} {what}") for path in paths]
-    rest = sum(number for number, _ in told[_MAX_TOLD:])
-    return [line for _, line in told[:_MAX_TOLD]] + ([f"and {rest} more"] if rest else [])
 
 
 def _split(attempt: str) -> tuple[int, int]:

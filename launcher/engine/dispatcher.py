@@ -26,7 +26,7 @@ from launcher.engine.inbox import Inbox
 from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request, Stop, TakenOver, TakeOver
 from launcher.engine.scheduler import HostPhase, Scheduler
 from launcher.errors import JournalError, JournalMoved, RunError, SessionError
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from launcher.results.owners import Ownership
 from launcher.runs.journal import Journal, JournalReader, Returned
 from remote_agent.job import JobError

@@ -26,7 +26,7 @@ from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.requests import Detach, QueuedJob, Retry, Submit
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import ControllerFailed
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal import FOLDER, Journal, Returned
 from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
@@ -61,7 +61,8 @@ class Engine(Dispatcher):
         spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
         transport_of: makes the transport to a host. Called once per host.
         lock: the lock of the folder, if the caller has taken it for this run.
-        meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first message.
+        meanwhile: called in a thread for each host, when the command that starts its agent is on its way.
+        is_cold: no host uses what waits there for a run.
         observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
             run goes on.
     """
@@ -78,7 +79,8 @@ class Engine(Dispatcher):
         transport_of: Callable[[HostSpec], Transport] = make_transport,
         lock: int | None = None,
         *,
-        meanwhile: Callable[[], None] = lambda: None,
+        meanwhile: Callable[[], None] | None = None,
+        is_cold: bool = False,
     ) -> None:
         super().__init__(
             Scheduler([spec.name for spec in hosts], policies),
@@ -107,7 +109,7 @@ class Engine(Dispatcher):
             self.connections[spec.name] = AgentConnection(
                 spec.name,
                 transport_of(spec),
-                _opener(spec, run_id, bundle, spare_of(spec), meanwhile),
+                _opener(spec, run_id, bundle, spare_of(spec), meanwhile, is_cold=is_cold),
                 _once(partial(plan_of, spec)),
                 self.put_fact,
                 self.decider.effects.folder_of,
@@ -242,10 +244,18 @@ class Engine(Dispatcher):
 
 
 def _opener(
-    spec: HostSpec, run: str, bundle: Callable[[], Bundle], spare: str | None, meanwhile: Callable[[], None]
+    spec: HostSpec,
+    run: str,
+    bundle: Callable[[], Bundle],
+    spare: str | None,
+    meanwhile: Callable[[], None] | None,
+    *,
+    is_cold: bool,
 ) -> Callable[[Transport], tuple[Channel, bytes]]:
     """Return a function that connects to the run's agent on a host, and starts one if there is none."""
     role = ["connect", "--run", run, "--host", spec.name, *(["--spare", spare] if spare is not None else [])]
+    if is_cold:
+        role += ["--cold", "yes"]
     if spec.slurm is not None:
         role = ["connect", "--run", run, "--host", spec.name, "--batch", "slurm"]
     return lambda transport: open_agent(spec, transport, bundle(), role, meanwhile=meanwhile)

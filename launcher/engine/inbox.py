@@ -10,7 +10,7 @@ import threading
 from collections import defaultdict, deque
 from typing import Generic, TypeVar
 
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 
 __all__ = ["Inbox"]
 

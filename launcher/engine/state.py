@@ -155,7 +155,7 @@ class HostState:
         if needs is None or self.size is None:
             return 1
         return self.slots * max(
-            (need / there for need, there in zip(needs, self.size.has, strict=True) if there), default=0
+            (need / there for need, there in zip(needs.amounts, self.size.has.amounts, strict=True) if there), default=0
         )
 
     def ahead(self, *, is_alone: bool = True) -> int:

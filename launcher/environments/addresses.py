@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from launcher.environments.credentials import GuardedServers
-from launcher.util.plain_addresses import plain_address
+from launcher.util.text.plain_addresses import plain_address
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock

@@ -23,7 +23,7 @@ from launcher.environments.select import Chosen, DoesNotFit, choose
 from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
 from launcher.environments.wheels import WheelCache, digest_of
 from launcher.errors import PackagesError
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 from launcher.util.user_folders import cache_folder
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.errors import PackagesError
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 
 __all__ = ["AUTO", "NONE", "SCRIPT", "Source", "find_auto", "find_source", "has_metadata"]
 

@@ -6,7 +6,7 @@ Rule: a line is shown when it is complete, or when it is very long. If a job has
 from __future__ import annotations
 
 from launcher import events
-from launcher.util.terminal_text import clean_lines
+from launcher.util.text.terminal_text import clean_lines
 
 __all__ = ["LineCutter", "LinePrinter"]
 

@@ -3,7 +3,7 @@
 Rule: the only control codes that reach the terminal are newline, tab, carriage return, backspace and colours (SGR). The stream may be
 cut anywhere: an escape sequence, or a character of several bytes, may arrive in two pieces.
 
-`launcher.util.terminal_text` is for whole texts, and removes colours, too.
+`launcher.util.text.terminal_text` is for whole texts, and removes colours, too.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
 from launcher.util.equality import is_equal
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 from remote_agent.job import JobError, JobReturn, with_article
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from launcher.reproduce.from_journal import recorded, recorded_at
 from launcher.reproduce.target import Target
 from launcher.runs import index
 from launcher.runs.journal import FOLDER, JournalReader
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 __all__ = ["find_target"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.config.job_config import raw_texts
 from launcher.errors import UsageError
-from launcher.inventory import parse_host
+from launcher.hosts.inventory import parse_host
 from launcher.options import LaunchConf
 from launcher.reproduce import received_config
 from launcher.reproduce.compare import Outcome, outcome_of_job_return
@@ -23,10 +23,10 @@ from launcher.reproduce.target import Target
 from launcher.runs import index, ownership
 from launcher.runs.journal import FOLDER
 from launcher.serialization import pickler as pickling
-from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import default_folder
-from launcher.setup.hydra import task_reference
-from launcher.util.terminal_text import clean, clean_line
+from launcher.setup.kinds.again import HydraAgain, PlainAgain
+from launcher.setup.kinds.hydra import task_reference
+from launcher.util.text.terminal_text import clean, clean_line
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks
 

@@ -19,10 +19,10 @@ from launcher.results.job_returns import environment_of
 from launcher.runs import index, ownership
 from launcher.runs import record as run_record
 from launcher.runs.journal import FOLDER, JournalReader
-from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.from_journal import load_setup
-from launcher.setup.hydra import HydraSetup
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.again import HydraAgain, PlainAgain
+from launcher.setup.kinds.hydra import HydraSetup
+from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.protocol.zygote_spec import Command
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.text.terminal_text import clean, clean_line
 from launcher.util.untrusted_files import read_regular
 from remote_agent.hydra.compat import minimal_hydra_node
 

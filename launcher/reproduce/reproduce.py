@@ -22,7 +22,7 @@ from launcher.bootstrap.bundle import build_bundle, unpack
 from launcher.code.snapshot import Snapshot
 from launcher.environments.source import NONE
 from launcher.errors import HostError, LauncherError, UsageError
-from launcher.inventory import host_specs
+from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
@@ -31,9 +31,9 @@ from launcher.reproduce.target import Target, decoder_of
 from launcher.results.job_returns import environment_of
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session, SessionConf
-from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import folder_for
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.again import HydraAgain, PlainAgain
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from launcher.util.user_folders import cache_folder
 from remote_agent.job import JobError
@@ -43,7 +43,7 @@ from remote_agent.protocol.result_parts import ResultParts
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["Reproduction", "reproduce"]
 

@@ -12,8 +12,8 @@ from launcher.setup.callbacks import build_callbacks
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
     from launcher.reproduce.compare import Outcome
-    from launcher.setup.again import HydraAgain, PlainAgain
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.again import HydraAgain, PlainAgain
+    from launcher.setup.kinds.run_setup import RunSetup
     from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["Target", "decoder_of"]

@@ -16,8 +16,8 @@ from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
 from launcher.results.plain import read_part
 from launcher.runs.journal import JournalReader, Returned, StoredResult
 from launcher.util.frozen import frozen
-from launcher.util.html import table_html
-from launcher.util.terminal_text import clean
+from launcher.util.text.html import table_html
+from launcher.util.text.terminal_text import clean
 from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError, ResourcesUsed
 from remote_agent.protocol.fields import is_sha256

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import unicodedata
 
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from launcher.results.owners import OWN, job_name
 from launcher.results.writing import RefusedFile
 

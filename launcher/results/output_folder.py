@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from launcher.results.names import MAX_PATH, beside, check_path
 from launcher.results.owners import OWN, Owners, job_name
 from launcher.results.synced_files import SyncedFiles

@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.errors import ResultNotDecoded
 from launcher.runs.journal_format import StoredResult, StoredValue
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 from remote_agent.protocol.result_parts import PLAIN
 from remote_agent.shared.plain_value import MAX_SMALL
 

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from launcher.results.names import check_path
 from launcher.results.owners import OWN
 from launcher.results.tree import FolderTree
@@ -436,6 +436,6 @@ class SyncedFiles:
             self._list = None
 
 
-def _line(entry: dict[str, object]) -> bytes:
+def _line(entry: object) -> bytes:
     # It begins with a newline, so a line that was cut off spoils no other one.
     return b"\n" + json.dumps(entry).encode("ascii") + b"\n"

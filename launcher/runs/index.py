@@ -25,7 +25,7 @@ from typing import Any
 from launcher.errors import RunError
 from launcher.runs.journal_format import FOLDER
 from launcher.util.frozen import frozen
-from launcher.util.terminal_text import clean_all
+from launcher.util.text.terminal_text import clean_all
 from launcher.util.user_folders import make_user_folder, state_folder
 
 __all__ = [

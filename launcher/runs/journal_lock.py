@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from launcher.errors import RunError
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 __all__ = ["driven", "driver_of", "lock_folder"]
 

@@ -28,7 +28,7 @@ from launcher.runs.journal_format import (
     damaged,
     named,
 )
-from launcher.util.terminal_text import clean, clean_all
+from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec

@@ -21,7 +21,7 @@ from launcher.runs import index
 from launcher.runs.index import Entry
 from launcher.runs.journal_format import FOLDER
 from launcher.runs.journal_reader import JournalReader
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 __all__ = ["KEY", "adopt", "check_ours", "is_ours", "is_ours_renamed", "make_secret"]
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import JournalError, LauncherError, RunError
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.pickled import Unpicklable
 from launcher.util.frozen import frozen
 from remote_agent.callbacks.composite import callback_entries
@@ -34,8 +34,8 @@ from remote_agent.protocol.zygote_spec import ZygoteSpec
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
     from launcher.runs.journal import Journal, JournalReader
+    from launcher.setup.kinds.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
-    from launcher.setup.run_setup import RunSetup
 
 __all__ = [
     "CONTINUED",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launcher.host_limits import check
+from launcher.hosts.limits import check
 from remote_agent.protocol import wire
 from remote_agent.protocol.result_parts import ResultParts
 from remote_agent.shared.disk import digest_of

@@ -17,7 +17,7 @@ from launcher.runs.journal_lock import driver_of
 from launcher.runs.journal_reader import JournalReader
 from launcher.util.exhaustive import assert_never
 from launcher.util.frozen import frozen
-from launcher.util.terminal_text import clean, clean_all
+from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.job import ResourcesUsed
 from remote_agent.protocol.report import Value
 

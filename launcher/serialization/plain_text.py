@@ -7,7 +7,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 __all__ = ["plain_text"]
 

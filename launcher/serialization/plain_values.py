@@ -23,7 +23,7 @@ from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
 from launcher.serialization.plain_libraries import LIBRARY_KINDS, config_of, make_library_value, shown_library_value
 from launcher.serialization.plain_records import FindType, is_hashed_by_python, rebuilt
 from launcher.serialization.plain_text import plain_text
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 from remote_agent.shared.plain_value import MARK, MAX_DEPTH, MAX_NODES, MAX_SIZE, MAX_TEXT, VERSION, WHOLE
 
 __all__ = ["NotSaid", "ShownRecord", "is_whole", "read_plain", "read_shown"]

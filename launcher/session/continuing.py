@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from launcher.engine.engine import Engine
     from launcher.session.hooks import RunHooks
     from launcher.setup.earlier import EarlierJob
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["take_over"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from launcher.engine.engine import Engine
     from launcher.session.hooks import RunHooks
     from launcher.session.interrupts import Interrupts
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = [
     "detach",

@@ -19,7 +19,7 @@ from launcher.session.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from launcher.engine.engine import Engine
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["RunHooks"]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
 from launcher.errors import SessionError
-from launcher.util.html import table_html
+from launcher.util.text.html import table_html
 from remote_agent.job import JobError, JobReturn, RemoteJobError
 from remote_agent.protocol.report import Report
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from launcher import events
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 __all__ = ["log_problems"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from launcher.engine.engine import Engine
     from launcher.runs.folder import Claim
     from launcher.session.hooks import RunHooks
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["claim_folder", "forget_earlier", "index_run", "record_run"]
 

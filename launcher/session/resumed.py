@@ -22,8 +22,8 @@ from launcher.runs.record import RunRecord
 from launcher.session.loop import drive_from
 from launcher.session.opening import index_run
 from launcher.session.run_session import RunSession, SessionConf
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.setup.prepared import PreparedRun
-from launcher.setup.run_setup import RunSetup
 
 __all__ = ["ResumedRun"]
 
@@ -130,7 +130,7 @@ class ResumedRun(RunSession):
         while self._owed:
             self.detach_if_must()
             num, places = self._owed.pop(0)
-            self.receive(load_returned(self.engine.reader, num), places)
+            self.arrivals.receive(load_returned(self.engine.reader, num), places)
 
     def _chosen(self) -> list[events.JobReturned]:
         """Return the jobs that should run once more."""

@@ -17,7 +17,7 @@ from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError
 if TYPE_CHECKING:
     from launcher.engine.engine import Engine
     from launcher.runs.journal import Returned
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["SessionReturns"]
 

@@ -21,7 +21,7 @@ from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
 from launcher.runs import cancel_requests
 from launcher.runs import record as run_record
-from launcher.runs.journal import Returned
+from launcher.session.arrivals import Arrivals
 from launcher.session.ending import (
     detach,
     detach_at_once,
@@ -40,16 +40,16 @@ from launcher.session.opening import claim_folder, forget_earlier, record_run
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
-from launcher.util.html import table_html
+from launcher.util.text.html import table_html
 
 if TYPE_CHECKING:
     from launcher.agents.plan import HostPlan
     from launcher.engine.requests import QueuedJob
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.live.observer import Live
     from launcher.runs.folder import Claim
+    from launcher.setup.kinds.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
-    from launcher.setup.run_setup import RunSetup
     from launcher.transports.base import Transport
     from launcher.transports.early_connections import EarlyConnections
     from remote_agent.callbacks.composite import Callbacks
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
 __all__ = ["Observer", "RunSession", "SessionConf"]
 
 Observer = Callable[[events.Event], None]
-#: Of how many jobs that report the config is kept.
-_MAX_CONFIGS = 100
 
 
 @frozen
@@ -102,6 +100,7 @@ class RunSession:
         prepared: what hosts are told; None until that is known.
         engine, hooks, interrupts: the run without its hooks, its hooks, and the signals that came.
         made_returns: makes the JobReturns.
+        arrivals: fires the hooks of jobs.
         next_num: the number that the next job gets.
         unfinished: number of a job -> a job that has not returned.
         taken: the numbers of jobs that were taken over from earlier runs.
@@ -143,9 +142,7 @@ class RunSession:
         self.next_num = setup.first_num
         self._engine: Engine | None = None
         self._next_hearing = 0.0
-        #: Number of a job -> its config for `on_job_report`; and the error of that hook if it has failed the job.
-        self._report_configs: dict[int, Any] = {}
-        self._failed_by_report: dict[int, dict[str, Any]] = {}
+        self.arrivals = Arrivals(self)
         self.unreached: list[str] = []
         self.is_over = False
         self.is_detached = False
@@ -211,6 +208,7 @@ class RunSession:
             lock,
             # Import it while the host's login shell and agent start, because nothing else can be done for the host then.
             meanwhile=import_omegaconf,
+            is_cold=setup.options.warm == 0,
         )
         self.hooks = RunHooks(setup, engine, self.interrupts)
         engine.tells_reports = setup.callbacks.has("on_job_report") and "on_job_report" not in setup.fired_elsewhere
@@ -543,78 +541,9 @@ class RunSession:
             self.hooks.fire("on_host_lost", config=self.setup.root_config, host=item.host, jobs=list(item.jobs))
             return None
         if isinstance(item, NewReports):
-            self._fire_reports(item.num)
+            self.arrivals.fire_reports(item.num)
             return None
-        return self.receive(item)
-
-    def _fire_reports(self, num: int) -> None:
-        """Fire `on_job_report` for what a job has reported since the last time."""
-        job = self.unfinished.get(num)
-        for event in self.engine.pop_reports(num) if job is not None else ():
-            if num in self._failed_by_report or self.hooks.is_cut:
-                return
-            report = event.report
-            self.wait_shown()
-            records = self.hooks.fire(
-                "on_job_report",
-                num=num,
-                config=self._report_config(num),
-                job=job,
-                step=report.step,
-                values=report.values,
-            )
-            bad = [record for record in records if not record["ok"] and record["on_error"] == "fail"]
-            if bad:
-                # It becomes FAILED when it has ended.
-                self._failed_by_report[num] = bad[0]["error"]
-                self.engine.cancel(num)
-
-    def _report_config(self, num: int) -> Any:
-        """Return the config of a job that runs. It is decoded once for all reports of the job, as long as few jobs report."""
-        if num not in self._report_configs:
-            while len(self._report_configs) >= _MAX_CONFIGS:
-                del self._report_configs[next(iter(self._report_configs))]
-            try:
-                self._report_configs[num] = self.made_returns.report_config(num)
-            except Exception as error:  # as in `_hook_config`  # noqa: BLE001
-                self.hooks.warn("config", f"job {num}: its config cannot be decoded: {type(error).__name__}: {error}")
-                self._report_configs[num] = None
-        return self._report_configs[num]
-
-    def receive(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
-        """Make the JobReturn and fire its hook. `only`: the positions of the callbacks for which it fires."""
-        num = item.event.num
-        self._report_configs.pop(num, None)
-        failed = self._failed_by_report.pop(num, None)
-        if failed is not None:
-            self.made_returns.fail_by_hook(num, failed)
-        job_return = self.made_returns.make(item)
-        if self.callbacks.has("on_job_return"):
-            self.wait_shown()
-            records = self.hooks.fire(
-                "on_job_return",
-                only=only,
-                config=self._hook_config(job_return, item.payload),
-                job_return=job_return,
-                num=job_return.num,
-            )
-            bad = [record for record in records if not record["ok"] and record["on_error"] == "fail"]
-            if bad:
-                self.made_returns.fail_by_hook(item.event.num, bad[0]["error"])
-                job_return = self.made_returns.make(item)
-        job = self.unfinished.pop(item.event.num, None)
-        if job is not None:
-            job.has_returned(job_return)
-        return job_return
-
-    def _hook_config(self, job_return: JobReturn, payload: bytes | None) -> Any:
-        try:
-            return self.made_returns.hook_config(job_return, payload)
-        except Exception as error:  # the user's data may be wrong, and that must not stop the run  # noqa: BLE001
-            self.hooks.warn(
-                "config", f"job {job_return.num}: its config cannot be decoded: {type(error).__name__}: {error}"
-            )
-            return None
+        return self.arrivals.receive(item)
 
     def drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any = None, *, detach: bool = False) -> None:
         """Submit (config, overrides) while there is room, and fire hooks as results arrive. Returns when all have arrived.

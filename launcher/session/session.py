@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
-from launcher.inventory import host_list
+from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.resumed import ResumedRun
 from launcher.session.run_session import Observer, RunSession, SessionConf
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.config.nodes import is_config
 
@@ -339,7 +339,7 @@ class Session(RunSession, concurrent.futures.Executor):
         fn as they are, fn(*args, **kwargs), and the job has an empty config.
 
         Args:
-            resources: what this job needs of its host (gpus, cpus, memory). What it does not say is the run's, and None means none. It is
+            resources: what this job needs of its host (gpus, cpus, memory; on a Slurm cluster nodes, tasks, time). What it does not say is the run's, and None means none. It is
                 not passed to fn.
 
         Raises:

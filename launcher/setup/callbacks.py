@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.errors import CallbackError, ConfigError
 from launcher.options import LaunchConf
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 from remote_agent.callbacks.base import HOOKS
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.config.nodes import is_config

@@ -11,7 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.inventory import HostSpec, said_size, said_too_little
+from launcher.hosts.host_spec import HostSpec, said_size, said_too_little
 from launcher.runs import folder as run_folder
 from launcher.setup.prepared import PreparedRun, needed
 from launcher.util.frozen import frozen
@@ -19,7 +19,7 @@ from launcher.util.frozen import frozen
 if TYPE_CHECKING:
     from launcher.engine.requests import QueuedJob
     from launcher.setup.earlier import EarlierJob
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["DryRun", "PlannedEnvironment", "PlannedHost", "PlannedJob", "plan_run"]
 
@@ -226,7 +226,7 @@ def _needs(setup: RunSetup, job: QueuedJob) -> dict[str, int]:
         own = needed(setup.options.resources)
     if own is None:
         return {}
-    return {name: number for name in ("gpus", "cpus", "memory") if (number := getattr(own, name))}
+    return {name: number for name, number in own.to_json().items() if number and name != "no_gpus"}
 
 
 def _host(setup: RunSetup, spec: HostSpec, jobs: int) -> PlannedHost:
@@ -262,7 +262,7 @@ def _unknown(prepared: PreparedRun, jobs: Sequence[PlannedJob] | None) -> Iterat
         yield "which parts of the code and of the environment a host has already; these are not sent again"
     asked = {name for job in jobs or () for name in job.needs} | set(setup.options.resources)
     if asked:
-        lacking = [spec.name for spec in hosts if any(said_size(spec)[name] is None for name in asked)]
+        lacking = [spec.name for spec in hosts if any(said_size(spec).get(name) is None for name in asked)]
         if lacking:
             yield f"how much a host has, and so how many jobs run there at once: {_names(lacking)}"
     else:

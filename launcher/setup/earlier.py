@@ -28,13 +28,13 @@ from launcher.runs.folder import Naming
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.status import read_status
 from launcher.util.frozen import frozen
-from launcher.util.ranges import ranges
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.ranges import ranges
+from launcher.util.text.terminal_text import clean_line
 
 if TYPE_CHECKING:
     from launcher.runs.folder import Claim
     from launcher.runs.record import RunRecord
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
     S = TypeVar("S", bound=RunSetup)
 

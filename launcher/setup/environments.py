@@ -23,9 +23,9 @@ from remote_agent.protocol.fields import is_sha256
 
 if TYPE_CHECKING:
     from launcher.environments.plan import EnvironmentSource
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
-    from launcher.setup.run_setup import RunSetup
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["LOCKS", "LastKey", "locks_of", "source_of", "way_to_have"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.errors import ConfigError
 from launcher.runs.folder import Naming
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 
 __all__ = ["default_folder", "folder_for"]
 

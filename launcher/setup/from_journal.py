@@ -23,8 +23,8 @@ from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.record import RunRecord
 from launcher.serialization import pickler as pickling
 from launcher.setup.earlier import kept_folders
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.setup.run_pickler import RunPickler
-from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import instantiate
 
@@ -114,8 +114,8 @@ def _locks(record: RunRecord, reader: JournalReader) -> dict[str, Any]:
 
 def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:
     """Return the class of the setup, and the other arguments that its kind needs."""
-    from launcher.setup.hydra import HydraSetup
-    from launcher.setup.plain_app import PlainAppSetup
+    from launcher.setup.kinds.hydra import HydraSetup
+    from launcher.setup.kinds.plain_app import PlainAppSetup
 
     cls = _kinds().get(record.kind_name)
     if cls is None:
@@ -132,10 +132,10 @@ def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dic
 
 def _kinds() -> dict[str, type[RunSetup]]:
     """Return every kind of run that can be resumed, by its name in journals. A name is never changed or reused."""
-    from launcher.setup.again import HydraAgain, PlainAgain
-    from launcher.setup.hydra import HydraSetup
-    from launcher.setup.plain_app import PlainAppSetup
-    from launcher.setup.probe import ProbeSetup
+    from launcher.setup.kinds.again import HydraAgain, PlainAgain
+    from launcher.setup.kinds.hydra import HydraSetup
+    from launcher.setup.kinds.plain_app import PlainAppSetup
+    from launcher.setup.kinds.probe import ProbeSetup
 
     known = (RunSetup, PlainAppSetup, HydraSetup, PlainAgain, HydraAgain, ProbeSetup)
     return {cls.kind: cls for cls in known}

@@ -18,7 +18,7 @@ from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
     from launcher.code.snapshot import Snapshot
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
 
 __all__ = ["import_key", "why_import_here"]

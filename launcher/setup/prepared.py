@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from launcher.code.known_imports import ImportFacts
     from launcher.code.snapshot import Snapshot
     from launcher.environments.plan import EnvironmentSource
-    from launcher.inventory import HostSpec
-    from launcher.options import LaunchConf
-    from launcher.setup.run_setup import RunSetup
+    from launcher.hosts.host_spec import HostSpec
+    from launcher.options.launch_conf import LaunchConf
+    from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["ZYGOTE", "PreparedRun", "needed", "prepare"]
 
@@ -261,7 +261,16 @@ def _sync(options: LaunchConf) -> SyncSpec | None:
 
 def needed(said: Mapping[str, int]) -> Resources:
     """Return what a job needs that says so. One that needs anything at all needs a CPU."""
-    return Resources(said.get("gpus", 0), said.get("cpus", 1), said.get("memory", 0))
+    gpus = said.get("gpus")
+    return Resources(
+        gpus or 0,
+        said.get("cpus", 1),
+        said.get("memory", 0),
+        said.get("nodes", 0),
+        said.get("tasks", 0),
+        said.get("time", 0),
+        no_gpus=gpus == 0,
+    )
 
 
 def _explainer(

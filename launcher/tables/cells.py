@@ -18,7 +18,7 @@ from typing import Any
 
 from launcher.serialization.plain_libraries import PlainBuffer
 from launcher.serialization.plain_values import ShownRecord
-from launcher.util.terminal_text import clean_line
+from launcher.util.text.terminal_text import clean_line
 
 __all__ = ["VALUE", "Cell", "cell_text", "is_number", "json_cell", "settings_of", "values_of"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from launcher.tables.cells import cell_text
 from launcher.tables.table import Row, Table
-from launcher.util.html import progress_html, table_html
-from launcher.util.quantities import size
+from launcher.util.text.html import progress_html, table_html
+from launcher.util.text.quantities import size
 
 if TYPE_CHECKING:
     from remote_agent.job import ResourcesUsed

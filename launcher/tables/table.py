@@ -17,7 +17,7 @@ from launcher.results.plain import plain_value
 from launcher.runs.status import JobStatusLine, RunStatus, read_jobs, read_status
 from launcher.tables.cells import VALUE, Cell, is_number, settings_of, values_of
 from launcher.util.frozen import frozen
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.runs.index import Entry

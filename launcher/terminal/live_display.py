@@ -61,6 +61,8 @@ _KEYS = {
     "output": "arrows, page up, home: earlier   end: follow   c: cancel the job   escape: back",
     "help": "any key: back",
 }
+#: Of what a job prints that has ended.
+_KEYS_OF_AN_ENDED_JOB = "arrows, page up, home: earlier   end: follow   escape: back"
 
 
 class LiveDisplay(BaseDisplay):
@@ -236,19 +238,22 @@ class LiveDisplay(BaseDisplay):
             return Group(*self._rows(width, room))
 
     def _rows(self, width: int, room: int) -> list[Text]:
+        jobs = rows.shown_jobs(self.tally) if self._views.now.name != "hosts" else []
+        self._views.follow(jobs)
         now, view = self._clock(), self._views.now
         has_jobs = self._total != 0
         self._views.page = max(room - 3, 1)
         footer = []
         if self._keys is not None:
             text = rows.question(view.name, view.num) if view.name not in _KEYS else _KEYS[view.name]
+            if view.name == "output" and view.num not in jobs:
+                text = _KEYS_OF_AN_ENDED_JOB
             footer = [rows.key_row(text, self._problem)]
         last = [rows.run_row(self.tally, now, max(self._total or 0, self.tally.total), width)] if has_jobs else []
         room -= len(footer) + len(last)
         if view.name == "help":
             body = [rows.row((f"{keys:<10}", "bold"), what) for keys, what in HELP][:room]
         elif view.name == "jobs":
-            jobs = rows.shown_jobs(self.tally)
             body = rows.job_rows(self.tally, jobs, view.num, now, room) or [rows.row("no job runs or waits")]
         elif self._tail is not None and view.name in ("output", "cancel"):
             body = self._tail.rows(self.tally, view.scroll, room)

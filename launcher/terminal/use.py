@@ -23,7 +23,7 @@ from launcher.runs.status import RunStatus, read_status
 if TYPE_CHECKING:
     from launcher.agents.gpus import GpuList
     from launcher.agents.host_use import HostUse
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.runs.index import Entry
 
 __all__ = ["OPEN", "AskedHost", "RunHere", "RunsHere"]

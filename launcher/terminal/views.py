@@ -81,7 +81,7 @@ class Views:
             case _ if key == "d":
                 self._stack.append(View("detach"))
             case "output":
-                return self._press_in_output(view, key)
+                return self._press_in_output(view, key, jobs)
             case "jobs":
                 return self._press_in_jobs(view, key, jobs)
             case _ if key == "q":
@@ -90,10 +90,13 @@ class Views:
                 return self._choose("cancel" if key == "c" else "open", jobs)
         return None
 
-    def forget(self, num: int) -> None:
-        """Ask no longer whether to cancel a job that has ended."""
-        if self.now.name == "cancel" and self.now.num == num:
+    def follow(self, jobs: Sequence[int]) -> None:
+        """Choose the next job if the chosen one has ended, and ask no longer whether to cancel it. `jobs`: as for `press`."""
+        if self.now.name == "cancel" and self.now.num not in jobs:
             self._back()
+        view = self.now
+        if view.name == "jobs" and jobs and view.num not in jobs:
+            view.num = next((num for num in jobs if num > view.num), jobs[-1])
 
     def _back(self) -> None:
         self._stack.pop()
@@ -135,11 +138,11 @@ class Views:
         place = {"home": 0, "end": len(jobs) - 1}.get(key, place + steps.get(key, 0))
         view.num, self.typed = jobs[min(max(place, 0), len(jobs) - 1)], ""
 
-    def _press_in_output(self, view: View, key: str) -> Command | None:
+    def _press_in_output(self, view: View, key: str, jobs: Sequence[int]) -> Command | None:
         if key in _BACK:
             self._back()
             return Command("close", view.num)
-        if key == "c":
+        if key == "c" and view.num in jobs:
             self._stack.append(View("cancel", view.num))
         steps = {"up": 1, "k": 1, "down": -1, "j": -1, "page up": self.page, "page down": -self.page, " ": -self.page}
         view.scroll = max(view.scroll + steps.get(key, 0), 0)

@@ -18,7 +18,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from launcher import __version__
 from launcher.tracing.span import Span
 from launcher.tracing.spans import RunTrace
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 __all__ = ["SdkSpans"]
 

@@ -21,7 +21,7 @@ from launcher.errors import LauncherError
 from launcher.tracing.spans import RunTrace, read_trace
 from launcher.tracing.variables import NAMES, check_can_send, variable
 from launcher.util.frozen import frozen
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -9,7 +9,7 @@ import importlib.util
 import os
 
 from launcher.errors import ConfigError
-from launcher.util.terminal_text import clean
+from launcher.util.text.terminal_text import clean
 
 __all__ = ["NAMES", "check_can_send", "variable"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
     from launcher.transports.base import Transport
     from launcher.transports.chosen import ChosenTransport
     from launcher.transports.ssh.route import SshOptions

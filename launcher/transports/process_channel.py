@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 
 from launcher.errors import ConnectionLost
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 
 __all__ = ["ProcessChannel"]
 

@@ -21,19 +21,20 @@ import traceback
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.agent.delivery import Delivery
-from remote_agent.agent.gpus import GpuPool
+from remote_agent.agent.fork_server.leaving import leave_fork_server
+from remote_agent.agent.jobs.queue import JobQueue
+from remote_agent.agent.jobs.reaper import Reaper
+from remote_agent.agent.jobs.reports import Reports
+from remote_agent.agent.jobs.running import RunningJobs
 from remote_agent.agent.link.batching import Batching
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.listener import Listener
 from remote_agent.agent.output_sync import OutputSync
 from remote_agent.agent.queries import Queries
-from remote_agent.agent.queue import JobQueue
-from remote_agent.agent.reaper import Reaper
-from remote_agent.agent.reports import Reports
-from remote_agent.agent.running import RunningJobs
+from remote_agent.agent.resources.gpus import GpuPool
+from remote_agent.agent.resources.usage import UsageWatch
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.agent.usage import UsageWatch
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.protocol.constants import HEARTBEAT
@@ -69,7 +70,10 @@ class Agent:
         umask: int,
         logout_notes: Sequence[str] = (),
         spare: Optional[Spare] = None,
+        *,
+        leaves_fork_server: bool = False,
     ) -> None:
+        self._leaves_fork_server = leaves_fork_server
         self.paths = paths = self.make_paths(run, host, where, bundle, umask)
         self._selector = selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
@@ -99,9 +103,9 @@ class Agent:
         )
         self._gpus = gpus = GpuPool(run, controller.note, background)
         self.queue = JobQueue(attempts, zygotes, controller, gpus)
-        self._reports = Reports(paths, attempts, self.queue, controller)
-        self.running = RunningJobs(paths, selector, attempts, self.queue, zygotes, controller, gpus, self._reports)
-        self.reaper = Reaper(paths, attempts, self.queue, zygotes, self.running, background, controller, self._reports)
+        self.reports = Reports(paths, attempts, self.queue, controller)
+        self.running = RunningJobs(paths, selector, attempts, self.queue, zygotes, controller, gpus, self.reports)
+        self.reaper = Reaper(paths, attempts, self.queue, zygotes, self.running, background, controller, self.reports)
         self.delivery = Delivery(paths, attempts, zygotes, background, controller)
         self.queue.start = self.running.start
         gpus.waiting_processes, gpus.end_waiting = self.running.waiting_pids, self.running.close_workers
@@ -114,7 +118,7 @@ class Agent:
         controller.handlers.update(
             job=self.queue.on_job,
             cancel=self.running.on_cancel,
-            stop=self._reports.on_stop,
+            stop=self.reports.on_stop,
             go=self.queue.on_go,
             take_back=self.queue.on_take_back,
             ack=self.delivery.on_ack,
@@ -166,7 +170,7 @@ class Agent:
         self.look_around(time.monotonic())
         self.queue.dispatch()
         self.attempts.flush()
-        self.running.confirm_kept()
+        self.running.messages.confirm_kept()
         self._send(time.monotonic())
 
     def look_around(self, now: float) -> None:
@@ -188,7 +192,7 @@ class Agent:
         if self._held_for:
             return self._held_for
         active = self.attempts.active()
-        if active and (self.controller.is_live or self._reports.is_reading or self._sync.is_busy):
+        if active and (self.controller.is_live or self.reports.is_reading or self._sync.is_busy):
             return 0.1
         if any(attempt.is_polled or attempt.kill_at or attempt.deadline for attempt in active):
             return 0.1
@@ -255,7 +259,7 @@ class Agent:
         for attempt in self.attempts.active():
             if attempt.kill_at is not None and now >= attempt.kill_at:
                 if attempt.state == "ending":
-                    self.running.end_shutdown(attempt)
+                    self.running.shutdown.end(attempt)
                 else:
                     attempt.kill_at = now + 5.0
                     kill_whole(attempt.pid, attempt.pid_started, self.paths.token(attempt))
@@ -267,7 +271,7 @@ class Agent:
             if poll and attempt.is_polled:
                 self.reaper.poll(attempt)
             if poll:
-                self._reports.read(attempt, now)
+                self.reports.read(attempt, now)
                 self.delivery.watch_streams(attempt)
         self._usage.tick(now)
         self._sync.tick(now)
@@ -310,6 +314,9 @@ class Agent:
         if self.end_mode == "remove":
             if not self._was_interrupted:
                 self.zygotes.leave_warm()
+                if self._leaves_fork_server:
+                    # Otherwise the one that this agent was forked from waits on.
+                    leave_fork_server(where.cache, self.paths.bundle, self.zygotes.warm_seconds())
             self.zygotes.keep_code()
             try:
                 remove_tree(where.spool)

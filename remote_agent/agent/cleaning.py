@@ -8,20 +8,21 @@ holds results that no controller has collected (unless `force` is given).
     list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.inventory`
     ask_pythons -> pythons                       payload: HostFacts
     compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
-    list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.gpu_listing`
+    list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.resources.gpu_listing`
     list_use -> use_listed                       payload: JSON object, see `remote_agent.agent.use_listing`
 """
 
 import json
 import os
 import shutil
-from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Tuple
 
 from remote_agent.agent.answering import answer_on_stdin
 from remote_agent.agent.environments.comparison import compare
+from remote_agent.agent.environments.fetched_pythons import FetchedPythons
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
-from remote_agent.agent.gpu_listing import list_gpus
+from remote_agent.agent.resources.gpu_listing import list_gpus
 from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.agent.use_listing import ClusterStates, UseListing
@@ -48,6 +49,7 @@ class Cleaning:
 
     def __init__(self, workdir: Optional[str], cluster_states: ClusterStates = lambda run, host, spool: {}) -> None:
         self._cache, self._state = roots(workdir)
+        self._pythons = FetchedPythons(self._cache)
         self._warm = WarmStore(self._cache)
         self._use = UseListing(cluster_states)
         self._environments = EnvironmentInventory(
@@ -59,7 +61,7 @@ class Cleaning:
     def items(self) -> List[Dict[str, Any]]:
         """List everything.
 
-        Each item has `id`, `kind` (spool, bundle, code, environment, packages, warm), `bytes`, `files` and `changed` (seconds
+        Each item has `id`, `kind` (spool, bundle, code, environment, packages, python, warm), `bytes`, `files` and `changed` (seconds
         since the epoch). A spool also has `run`, `is_running`, and its numbers of `uncollected` and `unfinished`
         attempts. `bytes` of an environment are those that it has alone, `shared` those that others have too. Its
         `changed` is its last use. `bytes` of a warm interpreter are its memory; it has the `application` that it was made for.
@@ -78,6 +80,11 @@ class Cleaning:
         found += [self._environment(key) for key in self._environments.complete()]
         found += [
             dict(self._usage(name), id="part/" + name, kind="environment") for name in self._environments.given_up()
+        ]
+        # After the environments: those that are removed with the same request need their Python no more.
+        found += [
+            dict(_usage_of(os.path.join(self._pythons.folder, name)), id="python/" + name, kind="python")
+            for name in self._pythons.names()
         ]
         return found + self._sum("packages", self._packages()) + self._waiting()
 
@@ -195,6 +202,8 @@ class Cleaning:
             return "an agent is running here, and may need it"
         if kind == "bundle" and len(parts) == 1 and name in _subfolders(os.path.join(self._cache, "agents")):
             return _remove_folder(os.path.join(self._cache, "agents", name))
+        if kind == "python" and name in self._pythons.names():
+            return self._environments.why_python_stays("uv:" + name) or _removed(lambda: self._pythons.remove(name))
         if item in ("code", "packages"):
             for path in self._code() if item == "code" else self._packages():
                 why = _remove_folder(path) if os.path.isdir(path) else ""
@@ -247,8 +256,12 @@ def _usage_of(path: str) -> Dict[str, Any]:
 
 
 def _remove_folder(path: str) -> str:
+    return _removed(lambda: remove_tree(path))
+
+
+def _removed(remove: Callable[[], None]) -> str:
     try:
-        remove_tree(path)
+        remove()
     except OSError as error:
         return "{}: {}".format(error.filename, error.strerror)
     return ""

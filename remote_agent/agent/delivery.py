@@ -10,10 +10,10 @@ import functools
 import os
 from typing import Callable, Iterator, Optional, Protocol
 
+from remote_agent.agent.jobs.reports import report_frames
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames
-from remote_agent.agent.reports import report_frames
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.log import Reference
 from remote_agent.agent.spool.paths import SpoolPaths, outputs_root
@@ -140,6 +140,11 @@ class Delivery:
             yield from self._output_frames(attempt)
         else:
             attempt.is_final_sent = True
+
+    def send_reports(self, attempt: Attempt) -> None:
+        """Send the reports of a running attempt that were not sent over the present link."""
+        if self._controller.link is not None:
+            self._controller.link.outbox.add_source(report_frames(attempt, self._attempts.log.read))
 
     def send_outputs(self, attempt: Attempt) -> None:
         """Send the output of an attempt whose process has ended, if its result was sent already."""

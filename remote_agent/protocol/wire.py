@@ -20,7 +20,8 @@ import struct
 import zlib
 from typing import Any, List, NamedTuple, Optional, Tuple, Union, cast
 
-from remote_agent.protocol.messages import ABSENT, SCHEMA, Message
+from remote_agent.protocol.messages import Message
+from remote_agent.protocol.messages.schema import ABSENT, SCHEMA
 
 __all__ = [
     "CHUNK",

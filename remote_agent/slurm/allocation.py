@@ -10,38 +10,37 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.agent import Agent
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Prepared
+from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.slurm.batch import Batch
-from remote_agent.slurm.batch_slurm import Slurm
-from remote_agent.slurm.classes import DEFAULT
+from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
+from remote_agent.slurm.lease import LEASE_ENDED, LeaseWatch
 from remote_agent.slurm.memory_deaths import MemoryDeaths
 from remote_agent.slurm.next_attempts import make_next
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
-from remote_agent.system.host import Folders, boot_id, folders
-from remote_agent.system.private_files import make_private_folder
+from remote_agent.system.host import Folders, boot_id
 
 __all__ = ["IDLE_WORDS", "PREPARED", "Allocation", "Order", "read_prepared", "serve_allocation", "write_prepared"]
 
 #: The folder of what an application needs to be prepared.
 PREPARED = "prepared"
 #: Why an allocation leaves that nothing is wrong with.
-_DONE, _NOTHING = "it has done its part", "no job waits"
-IDLE_WORDS = (_DONE, _NOTHING)
+_DONE, _NOTHING, _NO_TIME = "it has done its part", "no job waits", "it has no time left for another job"
+IDLE_WORDS = (_DONE, _NOTHING, _NO_TIME, LEASE_ENDED)
 #: Kinds of an end after which jobs that it has taken and not started do not go on elsewhere.
 _FOR_GOOD = ("cancelled", "host")
 #: Seconds between two looks at the pool, at requests to end something, and at later starts of the same Slurm job.
@@ -68,6 +67,7 @@ class Order(NamedTuple):
         owed: the same for what dead allocations owe.
         idle: if it takes many jobs, it ends after so many seconds without any.
         request: the name of the request that it comes from.
+        lasting: how long the allocation lasts, and each job takes at most.
         of: requests, all of whose allocations have ended. It fires what they owe, and takes no job.
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
@@ -82,6 +82,7 @@ class Order(NamedTuple):
     request: str = ""
     requeue: Mapping[str, int] = {}
     of: Tuple[str, ...] = ()
+    lasting: Lasting = Lasting()
 
 
 class Allocation(Agent):
@@ -97,6 +98,7 @@ class Allocation(Agent):
         incarnation: str,
         order: Order,
         batch: Batch,
+        spare: Optional[Spare] = None,
     ) -> None:
         self._shared = shared
         files = self._files = SharedFiles(shared.spool, incarnation)
@@ -112,7 +114,7 @@ class Allocation(Agent):
         inherit(files, self._pool, paths, _ALL if order.of else order.slots)
         #: Attempts that it has taken to start them.
         self._taken: List[str] = []
-        super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask)
+        super().__init__(run, host, Folders(shared.cache, own, own), None, bundle, umask, spare=spare)
         self._name = incarnation
         self._order = order
         #: Attempts that nobody has taken; None if that must be looked up.
@@ -120,6 +122,7 @@ class Allocation(Agent):
         self._look_at = 0.0
         self._fence_at = 0.0
         self._stopped: Dict[str, Any] = {}
+        self._asked: Set[str] = set()
         self._begun_at = self._busy_at = time.monotonic()
         #: Why it takes nothing more; empty while it does.
         self._closing = ""
@@ -130,7 +133,9 @@ class Allocation(Agent):
         self.reaper.on_over = self._over
         self.reaper.explain_kill = self._explain_kill
         self._memory = MemoryDeaths()
+        self._lease = LeaseWatch(files, own)
         self.attempts.is_unexplained = self._is_unexplained
+        self.attempts.is_read_elsewhere = True
         #: Until when the end of a job that a signal has ended waits for the reason.
         self._explain_by: Optional[float] = None
         self.controller.on_note = lambda text: self.attempts.log.append({"r": "note", "text": text})
@@ -154,7 +159,7 @@ class Allocation(Agent):
         part = order.part
         if part is not None:
             # GPUs that an option of sbatch asks for are for its jobs, too.
-            part = part._replace(gpus=part.gpus or len(gpus) // order.slots)
+            part = part._replace(gpus=part.gpus if part.no_gpus else part.gpus or len(gpus) // order.slots)
             hello["needs"] = part.to_json()
             hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
@@ -165,6 +170,8 @@ class Allocation(Agent):
             self.controller.note(self.queue.unusable_gpus)
             self._close(self.queue.unusable_gpus, "host")
         self.attempts.write()
+        # The first turn finds what there is to do, and not the first second.
+        self.wake()
 
     def make_paths(self, run: str, host: str, where: Folders, bundle: str, umask: int) -> SpoolPaths:
         """Make the paths of this agent. The run's contents lie in the folder of the run."""
@@ -189,6 +196,11 @@ class Allocation(Agent):
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             self._stop_some()
+            if self.reports.is_reading:
+                # The submitter follows the log from another machine.
+                self.attempts.bring_to_disk()
+            if not self._closing and self._lease.is_over(now):
+                self._end_lease()
             self._prepare()
             self._waiting = None
             for attempt in self._pool.settled():
@@ -210,8 +222,13 @@ class Allocation(Agent):
     @property
     def _may_take(self) -> bool:
         is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
-        may_begin = not self._closing and self._signal is None
+        may_begin = not self._closing and self._signal is None and self._has_time
         return is_prepared and may_begin and (self._order.most is None or len(self._taken) < self._order.most)
+
+    @property
+    def _has_time(self) -> bool:
+        """Whether as much time is left as a job says that it takes. The first job always has it."""
+        return not self._taken or self._order.lasting.allows(time.monotonic() - self._begun_at)
 
     def _accept(self, attempt: str) -> None:
         self._taken.append(attempt)
@@ -301,11 +318,22 @@ class Allocation(Agent):
             if attempt is not None and attempt.final is None and self._stopped.get(attempt_id) != stop:
                 self._stopped[attempt_id] = stop
                 self.running.cancel(attempt, stop.kind, stop.kill, stop.why)
+        asked = [one for one in self._pool.asked() if one not in self._asked and one in self.attempts]
+        self._asked.update(asked)
+        if asked:
+            self.reports.on_stop({"t": "stop", "attempts": asked}, b"")
 
     def _check_fence(self, now: float) -> None:
         self._fence_at = now + _FENCE_EVERY
         if not self._closing and is_fenced(self._name, self._files.names(FOLDER)):
             self._close("another start of the same Slurm job has begun", "lost")
+
+    def _end_lease(self) -> None:
+        """Cancel what runs here, and what waits for an allocation such as this one."""
+        for attempt in self._pool.waiting(self._order.klass) if self._order.most != 0 else ():
+            if self._pool.take(attempt):
+                self._accept(attempt)
+        self._close(LEASE_ENDED, "cancelled")
 
     def _close(self, why: str, kind: str) -> None:
         self._closing = why
@@ -325,6 +353,8 @@ class Allocation(Agent):
         order = self._order
         if not why and order.most is not None and len(self._taken) >= order.most:
             why = _DONE
+        elif not why and not self._has_time:
+            why = _NO_TIME
         elif not why and self._waiting == []:
             sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
             # One that came too late for any job is not needed.
@@ -368,13 +398,17 @@ def _wait_for_owed(files: SharedFiles, count: int) -> None:
         time.sleep(_LOOK_EVERY)
 
 
-def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, options: Dict[str, str]) -> int:
-    """Be the agent of the allocation in which this process runs, until it has nothing to do."""
-    batch = Slurm(sys.stderr.fileno())
-    job, restarts = (os.environ.get(name) for name in batch.variables())
-    incarnation = "{}.{}".format(job, restarts or "0")
-    shared = folders(run, host, workdir)
-    make_private_folder(os.path.join(shared.spool, FOLDER))
+def serve_allocation(
+    run: str,
+    host: str,
+    shared: Folders,
+    bundle: str,
+    incarnation: str,
+    batch: Batch,
+    spare: Optional[Spare],
+    options: Dict[str, str],
+) -> int:
+    """Be the agent of the allocation in which this process runs, until it has nothing to do. See `beginning`."""
     agent = Allocation(
         run,
         host,
@@ -393,8 +427,10 @@ def serve_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
             request=options["request"],
             requeue=json.loads(options["requeue"]),
             of=tuple(json.loads(options.get("of", "[]"))),
+            lasting=Lasting(*json.loads(options.get("lasting", "[]"))),
         ),
         batch,
+        spare,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, agent.on_signal)

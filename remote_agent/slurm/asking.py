@@ -17,11 +17,12 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
 from remote_agent.slurm.allocation import IDLE_WORDS
 from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Request, expected_start
-from remote_agent.slurm.classes import DEFAULT, allocation_needs, part_of, shown, takes_many
+from remote_agent.slurm.classes import DEFAULT, allocation_needs, is_alone, lasting, part_of, shown, takes_many
 from remote_agent.slurm.demand import Demand, Limit, divided
 from remote_agent.slurm.following import Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import EPILOGUE, Incarnations
+from remote_agent.slurm.pace import MOST_GATHERED, Gathering
 from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.slurm.submitter_log import Asked, SubmitterLog
@@ -34,8 +35,8 @@ __all__ = ["MOST", "Asking"]
 MOST = 10_000
 #: The most allocations at once, if they take many jobs and the user does not say it.
 _MANY_AT_ONCE = 16
-#: Seconds: jobs that come one after the other are asked for together.
-_GATHER = 0.3
+#: Seconds: what a new controller has to send is waited for so long.
+_GREETING = 0.2
 #: Seconds between two questions to Slurm what it lists: the first ones, and all others.
 _POLLS = (5.0, 10.0, 20.0, 30.0)
 _POLL = 60.0
@@ -59,6 +60,8 @@ class Asking:
 
     Attributes:
         options: what `slurm:` of the host says.
+        on_taken: called when Slurm has taken a request, so that an allocation may begin.
+        spare: the Python that allocations start ahead of time; None for none.
     """
 
     def __init__(
@@ -85,7 +88,10 @@ class Asking:
         self._note = note
         self._turn_number = turn
         self.options: Dict[str, Any] = {}
+        self.on_taken: Callable[[], None] = _nothing
+        self.spare: Optional[str] = None
         self._ask_at: Optional[float] = None
+        self._gathering = Gathering()
         self._is_asking = False
         self._polls = 0
         self._poll_at: Optional[float] = None
@@ -114,12 +120,17 @@ class Asking:
 
     def is_due(self, now: float) -> bool:
         """Whether Slurm is being asked, or will be in the next moment. What its limits do not permit now is not waited for."""
-        is_soon = self._ask_at is not None and self._ask_at <= now + _GATHER
+        is_soon = self._ask_at is not None and self._ask_at <= now + MOST_GATHERED
         return self._is_asking or self._looks_first or self._log.is_unanswered or is_soon
 
     def soon(self) -> None:
-        """Ask for what is needed, together with what comes in the next moment."""
-        self._ask_at = time.monotonic() + _GATHER
+        """A job has come. Ask for what is needed, together with what comes in the next moment."""
+        self._ask_at = self._gathering.came(time.monotonic())
+
+    def due_in(self, now: float) -> Optional[float]:
+        """In how many seconds there is something to ask; None if nothing is, or what is due waits for something else."""
+        times = [at for at in (self._ask_at, self._poll_at) if at is not None and at > now]
+        return min(times) - now if times else None
 
     def at_once(self) -> None:
         """Ask for what is needed in the next turn."""
@@ -177,7 +188,7 @@ class Asking:
             # Those that have not begun are not needed while somebody is here.
             names = list(self._log.epilogues)
             self._asks.submit(lambda: self._batch.cancel(names, waiting_only=True), self._on_withdrawn)
-        self.soon()
+        self._ask_at = time.monotonic() + _GREETING
 
     def _on_limits(self, found: List[Limits], error: Optional[BaseException]) -> None:
         if error is not None:
@@ -186,11 +197,12 @@ class Asking:
 
     # -- asking for allocations ----------------------------------------------------------------------------------
 
-    @property
-    def _is_many(self) -> bool:
-        return takes_many(self.options)
+    def _is_many(self, klass: str = DEFAULT) -> bool:
+        return takes_many(self.options, klass)
 
     def _slots_of(self, klass: str) -> int:
+        if is_alone(klass, self.options):
+            return 1
         return self._fewer_slots.get(klass) or int(self.options.get("slots") or 1)
 
     def _demands(self) -> Dict[str, Demand]:
@@ -199,7 +211,7 @@ class Asking:
         found = {}
         for klass in sorted({*self._pool.classes(), *owed}):
             waiting = len([one for one in self._pool.waiting(klass) if one not in self._log.back])
-            coming, free = self._supply.of(klass, is_many=self._is_many)
+            coming, free = self._supply.of(klass, is_many=self._is_many(klass))
             found[klass] = Demand(waiting + owed.get(klass, 0), self._slots_of(klass), free, coming)
         return found
 
@@ -219,12 +231,13 @@ class Asking:
         if self._is_asking or self._most is None or self._log.is_unanswered or self._looks_first:
             return
         self._ask_at = None
+        self._gathering.asked()
         demands = self._demands()
         for klass, demand in demands.items():
             if demand.jobs and self._is_in_vain(klass):
                 self._give_up(klass)
                 return
-        limit = self.options.get("allocations") or (_MANY_AT_ONCE if self._is_many else None)
+        limit = self.options.get("allocations") or (_MANY_AT_ONCE if self._is_many() else None)
         room = None if limit is None else limit - self._supply.at_once()
         classes = divided({klass: demand.missing for klass, demand in demands.items()}, room)
         if not classes:
@@ -233,7 +246,7 @@ class Asking:
         count = min(demands[klass].missing, self._limit.most(self._most, self._supply.outstanding(), now))
         # Within one request Slurm holds back what is too much, and not across several.
         share = None if room is None else max(1, room // len(classes))
-        if self._is_many and share is not None:
+        if self._is_many(klass) and share is not None:
             count, share = min(count, share), None
         if count <= 0:
             self._ask_at = self._limit.next(now)
@@ -285,10 +298,12 @@ class Asking:
     def _request(self, name: str) -> Request:
         options, asked = self.options, self._log.requests[name]
         expects = len(self._pool.all_attempts()) + len(self._log.acked)
-        role = ["--most", "0" if self._is_many else "1", "--slots", str(asked.slots)]
+        role = ["--most", "0" if self._is_many(asked.klass) else "1", "--slots", str(asked.slots)]
         role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
         role += ["--class", asked.klass]
         role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
+        role += ["--lasting", json.dumps(lasting(asked.klass, options))]
+        role += ["--spare", self.spare] if self.spare is not None else []
         part = part_of(asked.klass, options)
         role += ["--part", json.dumps(part.to_json())] if part is not None else []
         needs = allocation_needs(asked.klass, options, asked.slots)
@@ -333,6 +348,7 @@ class Asking:
         self._log.record("answered", name=name, job=answer[0])
         self._log.answered[name] = answer[0]
         self._limit.taken()
+        self.on_taken()
         self._polls, self._poll_at = 0, now + _POLLS[0]
         # There may be more to ask for: other classes, and what was too much for one request.
         self._ask_at = now
@@ -437,3 +453,7 @@ class Asking:
     def _on_withdrawn(self, error: Optional[BaseException]) -> None:
         if error is not None:
             self._note("slurm: {}".format(error))
+
+
+def _nothing() -> None:
+    pass

@@ -46,7 +46,8 @@ class Request(NamedTuple):
         at_once: how many of them at most run at a time; None for no limit.
         script: what each runs, for `sh`. It holds no secret: others may read it.
         output: the file of what it prints, where `%j` is the job's id.
-        needs: what an allocation has (`partition`, `account`, `time`, `cpus`, `gpus`, `mem`, `nodes`), as the user wrote it.
+        needs: what an allocation has (`partition`, `account`, `time`, `cpus`, `gpus`, `mem`, `nodes`, `tasks`), as the user wrote it. cpus: of
+            a task; gpus and mem: of a node.
         options: passed on as they are.
         is_optional: it is to be refused if no node that is up has as much, because less will do.
         after: ids of requests, all of whose allocations must have ended before.

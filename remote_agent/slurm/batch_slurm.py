@@ -14,6 +14,7 @@ import time
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Refused, Request
+from remote_agent.slurm.classes import seconds_of
 
 __all__ = ["Slurm"]
 
@@ -28,6 +29,7 @@ _NEEDS = {
     "gpus": "--gres",
     "mem": "--mem",
     "nodes": "--nodes",
+    "tasks": "--ntasks",
 }
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 #: Words of an end -> the kind of error that they explain.
@@ -125,6 +127,10 @@ class Slurm(Batch):
             "{}={}".format(_NEEDS[name], "gpu:" + value if name == "gpus" else value)
             for name, value in sorted(request.needs.items())
         ]
+        tasks, nodes = (int(request.needs.get(name, 0)) for name in ("tasks", "nodes"))
+        if tasks and nodes and tasks % nodes == 0:
+            # Else Slurm may fill one node and leave another with a single task.
+            needs.append("--ntasks-per-node={}".format(tasks // nodes))
         command = ["sbatch", "--parsable", "--array", array, "--job-name", request.name, "--comment", request.name]
         if request.after:
             needs.append("--dependency=afterany:{}".format(":".join(request.after)))
@@ -271,16 +277,7 @@ def _is_near(end: str) -> bool:
 
 def _warning(needs: Dict[str, str]) -> int:
     """How many seconds before its end an allocation is warned. Slurm may be a minute early."""
-    found = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?", needs.get("time", ""))
-    if found is None:
-        return WARNING
-    days, *rest = [int(one) if one else 0 for one in found.groups()]
-    if found.group(1):
-        seconds = 86400 * days + 3600 * rest[0] + 60 * rest[1] + rest[2]
-    elif found.group(4):
-        seconds = 3600 * rest[0] + 60 * rest[1] + rest[2]
-    else:
-        seconds = 60 * rest[0] + rest[1]
+    seconds = seconds_of(needs.get("time", ""))
     return max(1, min(WARNING, seconds // 4)) if seconds else WARNING
 
 

@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
 from remote_agent.agent.delivery import Delivery
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
-from remote_agent.agent.spool.attempts import apply_record
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.spool.records import apply_record
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
 from remote_agent.protocol.job_spec import JobSpec
@@ -101,6 +101,8 @@ class Following:
         self._held_back: Dict[Tuple[str, str], None] = {}
         #: How the controller wanted attempts to end.
         self._stops: Dict[str, Stop] = {}
+        #: Those that it wanted to be asked to stop.
+        self._asked: Set[str] = set()
         self._give_back_stranded()
         followed = self._followed(log.own, log.file, log.is_own)
         self._deliveries: Dict[str, Delivery] = {}
@@ -135,8 +137,8 @@ class Following:
 
     # -- logs of allocations -------------------------------------------------------------------------------------
 
-    def follow(self, now: float, *, is_quiet: bool = False) -> None:
-        """Read what allocations have written, and pass it on."""
+    def follow(self, now: float, *, is_quiet: bool = False) -> bool:
+        """Read what allocations have written, and pass it on. Returns whether there was anything."""
         happened = self._incarnations.advance(now)
         # Who writes of an attempt has taken it before.
         takers = self._pool.takers()
@@ -163,11 +165,15 @@ class Following:
             elif name == "final" and not is_quiet:
                 delivery.send(attempt)
                 self._see_duration(attempt)
+            elif name == "report" and not is_quiet:
+                delivery.send_reports(attempt)
             elif name == "gone" and not is_quiet:
                 delivery.send_outputs(attempt)
         self._tell_held_back(is_quiet=is_quiet)
         for debt in self._incarnations.debts(takers, now):
             self._settle(debt)
+        # Reports may come all the time.
+        return any(name != "report" for _, name, _ in happened)
 
     def _tell_held_back(self, *, is_quiet: bool) -> None:
         for name, attempt_id in list(self._held_back):
@@ -204,6 +210,8 @@ class Following:
         stop = self._stops.get(attempt) or self._pool.stops().get(attempt)
         if stop is not None and next_id(attempt) not in self._log.given:
             self.stop(next_id(attempt), stop)
+        elif (attempt in self._asked or attempt in self._pool.asked()) and next_id(attempt) not in self._log.given:
+            self.ask(next_id(attempt))
         else:
             self.on_next()
 
@@ -313,6 +321,17 @@ class Following:
         self._pool.stop(attempt, stop)
         return holders(self._pool.takers()).get(attempt, (0, ""))[1]
 
+    def ask(self, attempt: str) -> str:
+        """Ask an attempt to stop at its next report; one that waits never starts. Returns which incarnation has it, if that has to do it."""
+        if self._log.is_done(attempt) or attempt in self._log.own:
+            return ""
+        self._asked.add(attempt)
+        if self._pool.take(attempt):
+            self.end(attempt, JobError("cancelled", message="stopped before it started"))
+            return ""
+        self._pool.ask(attempt)
+        return holders(self._pool.takers()).get(attempt, (0, ""))[1]
+
     def end(self, attempt_id: str, error: JobError) -> None:
         """Record the end of an attempt that no allocation has, or none any more."""
         frame = self._pool.job_of(attempt_id)
@@ -333,8 +352,12 @@ class Following:
     def refuse_waiting(self, klass: str, why: str) -> None:
         """Fail the jobs of a class that wait."""
         for attempt in self._pool.waiting(klass):
-            if attempt not in self._log.back and self._pool.take(attempt):
-                self.end(attempt, JobError("host", message=why))
+            self.fail_waiting(attempt, JobError("host", message=why))
+
+    def fail_waiting(self, attempt: str, error: JobError) -> None:
+        """Fail a job, unless somebody has taken it."""
+        if attempt not in self._log.back and attempt not in self._pool.takers() and self._pool.take(attempt):
+            self.end(attempt, error)
 
     def _followed(self, attempts: Dict[str, Attempt], log: Any, counts: Callable[[str], bool]) -> _Followed:
         return _Followed(attempts, log, counts, self._on_acked)

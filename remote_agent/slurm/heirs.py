@@ -14,9 +14,9 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
-from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, SpoolLog
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.spool.records import apply_record, unknown_spec
 from remote_agent.job import JobError
 from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.incarnations import (

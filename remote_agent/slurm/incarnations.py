@@ -16,8 +16,8 @@ import re
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt
-from remote_agent.agent.spool.attempts import apply_record, unknown_spec
 from remote_agent.agent.spool.log import LogReader, Reference
+from remote_agent.agent.spool.records import apply_record, unknown_spec
 from remote_agent.slurm.shared_files import SharedFiles
 
 __all__ = [
@@ -130,6 +130,9 @@ class Incarnation:
             # Its next claim is on the disk before it starts. That of one that was `unstarted` is there already.
             self._claimed.discard(attempt.id)
         apply_record(attempt, name, header, reference)
+        if name == "final" and attempt.state == "queued":
+            # It never had a process, so none has to go.
+            attempt.state = "final"
 
     @property
     def is_over(self) -> bool:

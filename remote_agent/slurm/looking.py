@@ -10,8 +10,8 @@ from typing import Any, Dict, Iterator, Optional
 from remote_agent.agent.answering import answer_on_stdin
 from remote_agent.agent.queries import output_frames, state_frames, summary_of
 from remote_agent.agent.spool.attempt import Attempt
-from remote_agent.agent.spool.attempts import unknown_spec
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.spool.records import unknown_spec
 from remote_agent.protocol.messages import Look
 from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations, holders
 from remote_agent.slurm.pool import Pool

@@ -6,6 +6,7 @@ start runs no job twice. A cancel of an attempt that waits takes it, too: then n
     jobs/<class>/<attempt>     the message `job` as the controller sent it
     claims/<attempt>           a link to the taker's `.id`, which lies beside it
     stop/<attempt>             how to end an attempt that an allocation has
+    asked/<attempt>            it is asked to stop at its next report
 """
 
 import errno
@@ -18,7 +19,7 @@ from remote_agent.slurm.shared_files import SharedFiles
 
 __all__ = ["Pool", "Stop", "order_of"]
 
-_JOBS, _CLAIMS, _STOP = "jobs", "claims", "stop"
+_JOBS, _CLAIMS, _STOP, _ASKED = "jobs", "claims", "stop", "asked"
 
 
 class Stop(NamedTuple):
@@ -47,7 +48,7 @@ class Pool:
         self._doubtful: Dict[str, None] = {}
         #: attempt -> the class into which it was put.
         self._classes: Dict[str, str] = {}
-        for folder in (_JOBS, _CLAIMS, _STOP):
+        for folder in (_JOBS, _CLAIMS, _STOP, _ASKED):
             files.make_folder(folder)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
@@ -102,6 +103,7 @@ class Pool:
         if klass is not None:
             self._files.remove(_JOBS, klass, attempt)
         self._files.remove(_STOP, attempt)
+        self._files.remove(_ASKED, attempt)
 
     # -- claims --------------------------------------------------------------------------------------------------
 
@@ -158,6 +160,18 @@ class Pool:
         self._files.write(
             json.dumps({"kind": stop.kind, "kill": stop.kill, "why": stop.why}).encode("ascii"), _STOP, attempt
         )
+
+    def ask(self, attempt: str) -> None:
+        """Ask an attempt that an allocation has to stop at its next report.
+
+        Raises:
+            OSError: it is not known whether the request is there.
+        """
+        self._files.write(b"", _ASKED, attempt)
+
+    def asked(self) -> List[str]:
+        """The attempts that are asked, as far as this machine sees."""
+        return self._files.names(_ASKED)
 
     def stops(self) -> Dict[str, Stop]:
         """The requests that can be seen here."""

@@ -16,7 +16,11 @@ from typing import Any, Dict, List, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.agent.zygotes.pool import Prepared, Zygotes
+from remote_agent.agent.zygotes.client import ZygoteClient
+from remote_agent.agent.zygotes.pool import Prepared, ZygoteListener, Zygotes
+from remote_agent.agent.zygotes.spare import spare_of
+from remote_agent.job import JobError
+from remote_agent.protocol import messages
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
 from remote_agent.protocol.resources import Resources, Room
@@ -24,12 +28,14 @@ from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.allocation import PREPARED, write_prepared
 from remote_agent.slurm.asking import MOST, Asking
 from remote_agent.slurm.batch import Batch, Listed, Phase
-from remote_agent.slurm.classes import class_of, takes_many
+from remote_agent.slurm.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.demand import ShortJobs
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import Incarnations
+from remote_agent.slurm.lease import Lease
 from remote_agent.slurm.next_attempts import agree
+from remote_agent.slurm.pace import LookPace
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.slurm.submitter_log import SubmitterLog
@@ -40,9 +46,7 @@ from remote_agent.system.private_files import make_private_folder
 
 __all__ = ["Submitter"]
 
-#: Seconds between two looks at the logs of allocations.
-_LOOK_EVERY = 0.25
-_LOOK_FACTOR = 10.0
+#: Seconds that a turn of the loop waits at most.
 _TIMEOUT = 0.25
 #: For so many seconds it goes on without a controller, until Slurm has been asked for what the jobs need.
 _ASK_PATIENCE = 60.0
@@ -53,7 +57,7 @@ _FINISH = 60.0
 _FINISH_LOOK_EVERY = 1.0
 
 
-class Submitter:
+class Submitter(ZygoteListener):
     """The select loop. `serve` returns when the link is gone, or the run over."""
 
     def __init__(self, run: str, host: str, where: Folders, bundle: str, umask: int, batch: Batch) -> None:
@@ -75,9 +79,11 @@ class Submitter:
             files.make_folder(name)
         self._turn_taken = turn = Turn(files)
         self._pool = pool = Pool(files, files.writer)
+        self._lease = Lease(files)
         self._incarnations = incarnations = Incarnations(files)
         self._zygotes = zygotes = Zygotes(paths, selector, background, controller)
         zygotes.publish = self._publish
+        zygotes.listener = self
         self._is_prepared = False
         #: What a job needs that says nothing itself; None if the run does not say it either.
         self._needs: Optional[Resources] = None
@@ -88,6 +94,8 @@ class Submitter:
         )
         self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
+        self._pace = LookPace()
+        self._asking.on_taken = self._on_news
         self._is_live = False
         #: A controller has said what holds for the run. Before, nothing can be decided.
         self._has_hello = False
@@ -108,9 +116,11 @@ class Submitter:
         for fd in (0, 1):
             os.dup2(null, fd)
         while not self._is_over and self._controller.has_links and not self._turn_taken.is_over:
-            for key, mask in self._selector.select(_TIMEOUT):
+            for key, mask in self._selector.select(self._timeout(time.monotonic())):
                 key.data(key.fileobj, mask)
             self._turn(time.monotonic())
+        # What is being built for jobs goes on when the next submitter comes.
+        self._zygotes.environments.close()
         if self._is_over and not self._is_kept:
             self._remove()
         else:
@@ -134,23 +144,36 @@ class Submitter:
             self._asking.tick(now, is_prepared=True)
             self._log.file.flush()
 
+    def _timeout(self, now: float) -> float:
+        waits = [_TIMEOUT, self._pace.at - now] if self._has_hello and self._finish_by is None else [_TIMEOUT]
+        asks = self._asking.due_in(now)
+        return max(0.0, min(waits if asks is None else [*waits, asks]))
+
+    def _on_news(self) -> None:
+        self._pace.news(time.monotonic())
+
     def _turn(self, now: float) -> None:
         self._turn_taken.touch(now)
+        self._lease.touch(now)
         self._controller.tick(now)
         self._zygotes.tick(now)
         if self._finish_by is not None:
             self._finish(now)
             self._controller.pump()
             return
-        if now >= self._look_at and self._has_hello:
-            self._following.follow(now)
-            # A disk that is slow is asked less often.
-            if self._is_live:
-                self._following.watch_streams()
-            self._look_at = now + max(_LOOK_EVERY, _LOOK_FACTOR * (time.monotonic() - now))
+        if now >= self._pace.at and self._has_hello:
+            self._look(now)
         self._asking.tick(now, is_prepared=self._is_prepared)
         self._log.file.flush()
         self._controller.pump()
+
+    def _look(self, now: float) -> None:
+        if self._following.follow(now):
+            self._pace.news(now)
+        if self._is_live:
+            self._following.watch_streams()
+        logs = sum(1 for one in self._incarnations if one.has_begun and not one.is_over)
+        self._pace.looked(now, time.monotonic(), logs)
 
     def _wake(self) -> None:
         try:
@@ -167,13 +190,15 @@ class Submitter:
     # -- the controller ------------------------------------------------------------------------------------------
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
+        self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
-        self._following.short_jobs = None if takes_many(options) else ShortJobs()
+        self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
         self._following.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
             cancel=self._on_cancel,
+            stop=self._on_stop,
             go=self._on_go,
             take_back=self._on_take_back,
             ack=self._following.on_ack,
@@ -194,7 +219,7 @@ class Submitter:
             "slots": MOST,
             "too_small": "",
             # Slurm knows what its nodes have.
-            "room": Room(Resources(_ANY, _ANY, _ANY), Resources(0, 0, 0), 0).to_json(),
+            "room": Room(Resources(_ANY, _ANY, _ANY, nodes=_ANY), Resources(0, 0, 0), 0).to_json(),
             "gpus": [],
             "states": self._following.states(),
         }
@@ -232,16 +257,24 @@ class Submitter:
         every = self._pool.all_attempts() if header["attempts"] is None else header["attempts"]
         stop = Stop(header["kind"], header["kill"], header["why"])
         for attempt in every:
-            taker = self._following.stop(attempt, stop)
-            if taker:
-                # Without it, the allocation sees the request a moment later.
-                self._asks.submit(functools.partial(self._batch.wake, taker.partition(".")[0]), lambda error: None)
+            self._wake_taker(self._following.stop(attempt, stop))
+
+    def _on_stop(self, header: messages.Stop, payload: bytes) -> None:
+        for attempt in header["attempts"]:
+            # Its allocation looks twice a second. It reports when it wants to, so Slurm is not asked to hurry.
+            self._following.ask(attempt)
+
+    def _wake_taker(self, taker: str) -> None:
+        if taker:
+            # Without it, the allocation sees the request a moment later.
+            self._asks.submit(functools.partial(self._batch.wake, taker.partition(".")[0]), lambda error: None)
 
     # -- content -------------------------------------------------------------------------------------------------
 
     def _publish(self, prepared: Prepared) -> None:
         write_prepared(self._files, prepared)
         self._is_prepared = True
+        self._asking.spare = spare_of(prepared.spec)
         # All that allocations need is here, so a controller that leaves need not wait any longer.
         self._controller.say(
             {
@@ -256,6 +289,13 @@ class Submitter:
                 "imported": None,
             }
         )
+
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
+        """Fail the jobs that wait for what cannot be made here, such as an environment. No allocation is asked for them."""
+        for attempt in self._pool.all_attempts():
+            frame = self._pool.job_of(attempt)
+            if frame is not None and frame.header["t"] == "job" and frame.header["spec"]["zygote"] == zygote.key:
+                self._following.fail_waiting(attempt, error)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ submitter.<turn>     as the log in the spool of a host, for attempts that no all
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt
-from remote_agent.agent.spool.attempts import apply_record
 from remote_agent.agent.spool.log import LogReader, Reference, SpoolLog
+from remote_agent.agent.spool.records import apply_record
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.slurm.classes import DEFAULT
 from remote_agent.slurm.turns import Turn

@@ -56,9 +56,9 @@ def split_variables(environment: Dict[str, str]) -> Tuple[Dict[str, str], Dict[s
     return common, {name: value for name, value in environment.items() if name in LOGIN_VARIABLES}
 
 
-def inherited(proc: str = "/proc/self", cgroups: str = "/sys/fs/cgroup") -> List[str]:
-    """Return what this process passes on."""
-    said = ["nice {}".format(os.getpriority(os.PRIO_PROCESS, 0))]
+def inherited(proc: str = "/proc/self", cgroups: str = "/sys/fs/cgroup", pid: int = 0) -> List[str]:
+    """Return what a process passes on: this one, or one that has `proc` and `pid`."""
+    said = ["nice {}".format(os.getpriority(os.PRIO_PROCESS, pid))]
     said += [line for line in _read(os.path.join(proc, "status")).splitlines() if line.startswith(_STATUS)]
     said += ["{} {}".format(name, _read(os.path.join(proc, name))) for name in _TEXTS]
     for name in _NAMESPACES:

@@ -1,11 +1,13 @@
-"""The warm interpreters that wait on this host, as their records in the cache folder say.
+"""What waits on this host for the next run, as its records in the cache folder say: warm interpreters, and fork servers of agents.
 
 Rule: a record is written before its process can be found, and a process gets a signal only if its record's birth is its own. Nobody but this user
 may enter the folder. Machines that share the cache folder, and lives of a machine, have a folder each.
 
-    <cache>/warm/<boot>/<key>-<token>.json    its record
-    <cache>/warm/<boot>/<key>-<token>.sock    its socket, as soon as it waits
-    <cache>/warm/<boot>/<key>-<token>.log     what it printed
+    <cache>/warm/<boot>/<name>.json    its record
+    <cache>/warm/<boot>/<name>.sock    its socket, as soon as it waits
+    <cache>/warm/<boot>/<name>.log     what it printed
+
+A warm interpreter is named <key>-<token>. A fork server is named agent-<bundle>-<python>-<token>, which stage-0 looks for.
 """
 
 import hashlib
@@ -23,7 +25,10 @@ from remote_agent.system.host import boot_id
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import is_alive
 
-__all__ = ["WarmRecord", "WarmStore", "peer_of"]
+__all__ = ["FORK_SERVER", "WarmRecord", "WarmStore", "peer_of"]
+
+#: How the name of a fork server begins.
+FORK_SERVER = "agent-"
 
 _VERSION = 1
 #: Only Linux has it, and only there are such processes.
@@ -35,14 +40,15 @@ _SUFFIXES = (".sock", ".log", ".json")
 
 
 class WarmRecord(NamedTuple):
-    """One warm interpreter.
+    """One that waits.
 
     Attributes:
         name: the name of its files.
         pid, started: its process; see `remote_agent.system.processes.birth`.
-        application: the module that is imported first.
+        application: the module that is imported first; empty for a fork server.
         since: when it was started, in seconds since the epoch.
         idle: for how many seconds it waits.
+        has_packages: it has imported packages of the application, or Hydra.
     """
 
     name: str
@@ -52,10 +58,16 @@ class WarmRecord(NamedTuple):
     python: str
     since: float
     idle: float
+    has_packages: bool = True
+
+    @property
+    def is_fork_server(self) -> bool:
+        """Whether agents are forked from it."""
+        return self.name.startswith(FORK_SERVER)
 
 
 class WarmStore:
-    """The folder of this boot's warm interpreters."""
+    """The folder of what waits in this boot."""
 
     def __init__(self, cache: str) -> None:
         self.root = os.path.join(cache, "warm")
@@ -92,19 +104,50 @@ class WarmStore:
             try:
                 with open(self.path(name, ".json"), encoding="utf-8") as file:
                     found_there = json.load(file)
-                record = read(WarmRecord, "record", found_there, {})
+                record = read(WarmRecord, "record", found_there, {"has_packages": True})
             except (OSError, ValueError, FieldError):
                 continue  # it has just ended, or is nothing of ours
             if found_there.get("version") == _VERSION and record.name == name and is_alive(record.pid, record.started):
                 found.append(record)
         return sorted(found, key=lambda record: record.since)
 
+    def listen(self, name: str) -> socket.socket:
+        """Make the socket of this process, which waits now.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        umask = os.umask(0o077)
+        try:
+            # By the folder's descriptor, because the path of a long home is too long for AF_UNIX.
+            path = "/proc/self/fd/{}/{}".format(folder, name)
+            listener.bind(path + ".part")
+            listener.listen(8)
+            # It is found only when it listens.
+            os.rename(path + ".part", path + ".sock")
+        except BaseException:
+            listener.close()
+            raise
+        finally:
+            os.umask(umask)
+            os.close(folder)
+        return listener
+
+    def inode(self, name: str) -> int:
+        """Return which file the socket is; 0 if there is none."""
+        try:
+            return os.lstat(self.path(name, ".sock")).st_ino
+        except OSError:
+            return 0
+
     def is_waiting(self, record: WarmRecord) -> bool:
         """Whether it has imported everything."""
         return os.path.exists(self.path(record.name, ".sock"))
 
     def end(self, record: WarmRecord) -> None:
-        """End a warm interpreter."""
+        """End one."""
         if is_alive(record.pid, record.started):
             try:
                 os.kill(record.pid, signal.SIGKILL)

@@ -9,18 +9,17 @@ import array
 import gc
 import json
 import os
-import re
 import select
 import signal
-import site
 import socket
 import sys
 import time
-from typing import Dict, Iterable, Optional, Set, Tuple
+from typing import Dict, Optional, Tuple
 
 from remote_agent.protocol import wire
 from remote_agent.protocol.warm_spec import WarmSpec
 from remote_agent.system.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of
 from remote_agent.system.warm_store import WarmRecord, WarmStore, peer_of
 from remote_agent.zygote.preload import Preloaded, import_ahead
 from remote_agent.zygote.prepare import why_not_forkable
@@ -28,7 +27,7 @@ from remote_agent.zygote.warm_up import warm_up
 
 __all__ = ["MOST", "become_warm"]
 
-#: Not more of them are on a host.
+#: Not more of them are on a host: with packages, and without. Those without take little memory, and must not end one that took long to make.
 MOST = 2
 #: Seconds for all imports, and for an agent to say what it wants.
 _IMPORTS = 300.0
@@ -36,8 +35,6 @@ _PATIENCE = 10.0
 #: Seconds between two looks whether it may wait on.
 _LOOK_EVERY = 5.0
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-_Stamp = Optional[Tuple[int, int, int, int]]
-_IN_MEMORY = re.compile(r"\[|/dev/|/memfd:|/SYSV|anon_inode:")
 
 
 class _Ended(Exception):
@@ -59,27 +56,27 @@ def become_warm(sock: socket.socket, bundle: str) -> Optional[Tuple[socket.socke
         preloaded, stamps = _import(spec, bundle)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _make_room(store, spec)
-        return _wait(spec, stamps), preloaded
+        return _wait(store, spec, stamps), preloaded
     except _Ended as reason:
         print("the warm interpreter ends: {}".format(reason), file=sys.stderr)
         store.remove(spec.name)
         return None
 
 
-def _import(spec: WarmSpec, bundle: str) -> Tuple[Preloaded, Dict[str, _Stamp]]:
+def _import(spec: WarmSpec, bundle: str) -> Tuple[Preloaded, Dict[str, Stamp]]:
     if free_memory() < FREE_MEMORY:
         raise _Ended("the host has too little free memory")
     os.umask(spec.umask)
     sys.argv[:] = [spec.script]
     folders = set(sys.path)
-    before = _stamps(folders)
+    before = stamps_of(folders)
     preloaded = import_ahead(bundle, spec.controller, spec.modules, spec.imported)
-    if _stamps(folders) != before:
+    if stamps_of(folders) != before:
         raise _Ended("packages were installed while it imported them")
     why = why_not_forkable()
     if why:
         raise _Ended("a fork would break, because the imports {}".format(why))
-    stamps = _stamps(_loaded() | folders)
+    stamps = stamps_of(loaded_files() | folders)
     if not spec.controller.hydra:
         warm_up()
     gc.collect()
@@ -91,9 +88,10 @@ def _import(spec: WarmSpec, bundle: str) -> Tuple[Preloaded, Dict[str, _Stamp]]:
 
 def _make_room(store: WarmStore, spec: WarmSpec) -> None:
     """End older ones: those with the same key, and the oldest that are too many."""
-    others = [record for record in store.records() if record.name != spec.name]
+    others = [record for record in store.records() if record.name != spec.name and not record.is_fork_server]
     same = [record for record in others if _key(record) == _short(spec.key) and store.is_waiting(record)]
-    left = [record for record in others if record not in same]
+    has_packages = bool(spec.modules or spec.controller.hydra)
+    left = [record for record in others if record not in same and record.has_packages == has_packages]
     for record in [*same, *left[: max(0, len(left) + 1 - MOST)]]:
         store.end(record)
 
@@ -109,10 +107,13 @@ def _short(key: str) -> str:
 # -- waiting ---------------------------------------------------------------------------------------------------------
 
 
-def _wait(spec: WarmSpec, stamps: Dict[str, _Stamp]) -> socket.socket:
+def _wait(store: WarmStore, spec: WarmSpec, stamps: Dict[str, Stamp]) -> socket.socket:
     """Wait for an agent, and become its zygote's process."""
-    listener = _listen(spec)
-    inode = os.fstat(listener.fileno()), _inode(spec)
+    try:
+        listener = store.listen(spec.name)
+    except OSError as error:
+        raise _Ended("it cannot make its socket: {}".format(error)) from None
+    inode = store.inode(spec.name)
     deadline = time.monotonic() + spec.idle
     while True:
         left = deadline - time.monotonic()
@@ -120,7 +121,7 @@ def _wait(spec: WarmSpec, stamps: Dict[str, _Stamp]) -> socket.socket:
             raise _Ended("nobody needed it for {:.0f} s".format(spec.idle))
         if free_memory() < FREE_MEMORY:
             raise _Ended("the host has too little free memory")
-        if _inode(spec) != inode[1]:
+        if store.inode(spec.name) != inode:
             raise _Ended("its socket was removed")
         if not os.path.exists(sys.executable):
             raise _Ended("its Python was removed")
@@ -128,36 +129,11 @@ def _wait(spec: WarmSpec, stamps: Dict[str, _Stamp]) -> socket.socket:
             sock, _ = listener.accept()
             listener.close()
             _serve(sock, spec, stamps)
+            store.remove(spec.name)
             return sock
 
 
-def _listen(spec: WarmSpec) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = os.open(spec.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    umask = os.umask(0o077)
-    try:
-        # By the folder's descriptor, because the path of a long home is too long for AF_UNIX.
-        path = "/proc/self/fd/{}/{}".format(folder, spec.name)
-        listener.bind(path + ".part")
-        listener.listen(1)
-        # It is found only when it listens.
-        os.rename(path + ".part", path + ".sock")
-    except OSError as error:
-        raise _Ended("it cannot make its socket: {}".format(error)) from None
-    finally:
-        os.umask(umask)
-        os.close(folder)
-    return listener
-
-
-def _inode(spec: WarmSpec) -> int:
-    try:
-        return os.lstat(os.path.join(spec.folder, spec.name + ".sock")).st_ino
-    except OSError:
-        return 0
-
-
-def _serve(sock: socket.socket, spec: WarmSpec, stamps: Dict[str, _Stamp]) -> None:
+def _serve(sock: socket.socket, spec: WarmSpec, stamps: Dict[str, Stamp]) -> None:
     """Check who asks, and whether everything is as it was. Then take the agent's variables and log."""
     if peer_of(sock)[1] != os.geteuid():
         raise _Ended("another user has connected")
@@ -168,8 +144,7 @@ def _serve(sock: socket.socket, spec: WarmSpec, stamps: Dict[str, _Stamp]) -> No
         header = None if frame is None else frame.header
         if header is None or header["t"] != "adopt" or header["key"] != spec.key or len(fds) != 1:
             raise _Ended("whoever has connected asks for something else")
-        now = _stamps(stamps)
-        changed = sorted(path for path, stamp in stamps.items() if now[path] != stamp)
+        changed = changed_of(stamps)
         if changed:
             raise _Ended("{} has changed".format(changed[0]))
         if why_not_forkable():
@@ -184,7 +159,6 @@ def _serve(sock: socket.socket, spec: WarmSpec, stamps: Dict[str, _Stamp]) -> No
     finally:
         for fd in fds:
             os.close(fd)
-    WarmStore(os.path.dirname(os.path.dirname(spec.folder))).remove(spec.name)
 
 
 def _receive(sock: socket.socket, fds: "array.array[int]") -> Optional[wire.Frame]:
@@ -199,41 +173,3 @@ def _receive(sock: socket.socket, fds: "array.array[int]") -> Optional[wire.Fram
         frames = decoder.feed(data)
         if frames:
             return frames[0]
-
-
-# -- what is loaded --------------------------------------------------------------------------------------------------
-
-
-def _loaded() -> Set[str]:
-    """Return the files and folders that this process was made of: modules, native libraries, Python, and what lists the packages."""
-    found = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache"}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str):
-            found |= {file, os.path.dirname(file)}
-    found.update(sys.path)
-    found.add(site.getusersitepackages())
-    for folder in list(found):
-        if folder.endswith("-packages"):
-            try:
-                found.update(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".pth"))
-            except OSError:
-                continue  # it does not exist
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        for line in maps:
-            path = line.rstrip("\n").split(None, 5)[5:]
-            if path and not _IN_MEMORY.match(path[0]):
-                found.add(path[0])
-    return found
-
-
-def _stamps(paths: Iterable[str]) -> Dict[str, _Stamp]:
-    return {path: _stamp(path) for path in paths}
-
-
-def _stamp(path: str) -> _Stamp:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -41,7 +41,7 @@ def where(config):
     return [config.number, platform.node(), seen, os.path.exists(config.tree)]
 
 if __name__ == "__main__":
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
     host = HostSpec("there", sys.argv[1], ssh_config=sys.argv[2])
     configs = [{"number": number, "tree": sys.argv[3]} for number in (1, 2)]

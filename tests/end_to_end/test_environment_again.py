@@ -16,7 +16,7 @@ import pytest
 import launcher
 from launcher.cli.main import _main
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from tests.hosts.openssh import OpenSshHost
 from tests.packages import lock_project, make_project, make_wheel
 

@@ -15,7 +15,7 @@ import launcher
 from launcher import doctor, events
 from launcher.demo.server import DemoServer
 from launcher.errors import AgentError, RunInterrupted
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments, locks_for
 from launcher.runs import index

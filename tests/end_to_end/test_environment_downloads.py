@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import launcher
 from launcher import events
 from launcher.environments.wheels import WheelCache
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.setup.from_journal import load_setup
 from tests.controllers import wait_agents_ended
 from tests.environment_tasks import packages

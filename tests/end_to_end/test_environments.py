@@ -21,7 +21,7 @@ from launcher.environments.source import Source
 from launcher.environments.uv import run_uv
 from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.setup.from_journal import load_setup
 from tests.controllers import wait_agents_ended
 from tests.packages import guarded_index, lock_project, make_project, make_sdist, make_wheel

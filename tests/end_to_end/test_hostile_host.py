@@ -25,7 +25,7 @@ from launcher import events
 from launcher.agents import connection
 from launcher.demo.server import DemoServer
 from launcher.errors import LauncherError, ResultNotDecoded
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.results import output_folder
 from launcher.results.job_returns import JobReturns
 

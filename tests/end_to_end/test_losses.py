@@ -20,7 +20,7 @@ from launcher.agents.connection import AgentConnection
 from launcher.bootstrap import start
 from launcher.demo.server import DemoServer
 from launcher.engine import engine
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.transports.ssh import connect, preconnect
 from launcher.transports.ssh.link import Link
 

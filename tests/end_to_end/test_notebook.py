@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from tests.requirements import need_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -50,7 +50,7 @@ class _Notebook:
         }
         hosts.write_text(json.dumps({"h": {name: value for name, value in said.items() if value is not None}}))
         self._folder = folder
-        self.begin = f"import launcher\nfrom launcher.inventory import load_hosts_file\nsession = launcher.Session.open(hosts=load_hosts_file({str(hosts)!r}), folder='run')"
+        self.begin = f"import launcher\nfrom launcher.hosts.inventory import load_hosts_file\nsession = launcher.Session.open(hosts=load_hosts_file({str(hosts)!r}), folder='run')"
 
     def run(self, *cells: str) -> list[dict[str, Any]]:
         """Run these cells, and an end. Returns of each what it printed (`text`), showed (`html`) and raised (`error`)."""

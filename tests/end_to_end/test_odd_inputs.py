@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 import launcher
 from launcher.cli import main as cli
 from launcher.errors import LauncherError, UsageError
-from launcher.inventory import HostSpec, load_hosts_file, parse_host
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.inventory import load_hosts_file, parse_host
 from launcher.options import LaunchConf
 
 _HUGE = 10**5000 - 1

@@ -13,7 +13,7 @@ import pytest
 import launcher
 from launcher import events
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 
 _EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "pruning"
 _TRIALS = 10

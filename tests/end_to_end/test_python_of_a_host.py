@@ -13,7 +13,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.transports.base import Transport
 from tests.start_hook_tasks import when_told
 

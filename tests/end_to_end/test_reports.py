@@ -18,7 +18,7 @@ import pytest
 import launcher
 from launcher import events
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal_reader import JournalReader
 
 #: A defect shows as a wait that does not end.

@@ -177,7 +177,11 @@ def test_a_job_that_is_larger_than_every_host_is_refused_before_anything_is_sent
 @pytest.mark.parametrize(
     ("resources", "says"),
     [
-        ({"gpus": 0}, r"resources\.gpus: 0 is not a whole number from 1 on; leave it out for none"),
+        ({"gpus": -1}, r"resources\.gpus: -1 is not a whole number from 0 on"),
+        ({"nodes": 0}, r"resources\.nodes: 0 is not a whole number from 1 on"),
+        ({"nodes": 4, "tasks": 2}, r"resources\.tasks: 2 are fewer than 4 nodes"),
+        ({"time": "soon"}, r"resources\.time: 'soon' is not a duration"),
+        ({"time": 30}, r"resources\.time: 30 is not a minute or more; write text such as 30m"),
         ({"gpus": 0.5}, r"resources\.gpus: 0.5 is not a whole number"),
         ({"cpus": "1.5"}, r"resources\.cpus: '1.5' is not a whole number"),
         ({"cpus": True}, r"resources\.cpus: True is not a whole number"),
@@ -197,3 +201,32 @@ def test_numbers_of_a_command_line_are_numbers() -> None:
     """There every value is text."""
     conf = LaunchConf(resources={"gpus": "1", "cpus": "4", "memory": "8GiB"})
     assert conf.resources == {"gpus": 1, "cpus": 4, "memory": 8 << 30}
+    assert LaunchConf(resources={"nodes": "2", "tasks": "4"}).resources == {"nodes": 2, "tasks": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90m", 5400), ("1:30:00", 5400), ("90:00", 5400), ("1-12:00", 129600), ("1-00:00:30", 86430), (5400, 5400)],
+)
+def test_a_time_is_a_duration_or_as_slurm_writes_it(text: Any, seconds: int) -> None:
+    """In seconds. What is read is read again as the same."""
+    conf = LaunchConf(resources={"time": text})
+    assert conf.resources == {"time": seconds}
+    assert LaunchConf(resources=conf.resources) == conf
+
+
+def test_a_job_needs_no_fewer_tasks_than_the_run_has_nodes(tmp_path: Path) -> None:
+    """What a job does not say is the run's."""
+    with (
+        launcher.Session.open(hosts=[{"name": "c", "slurm": {}}], folder=tmp_path, resources={"nodes": 4}) as session,
+        pytest.raises(ConfigError, match=r"resources\.tasks: 2 are fewer than 4 nodes"),
+    ):
+        session.submit(print, {}, resources={"tasks": 2})
+
+
+@pytest.mark.parametrize("resources", [{"nodes": 2}, {"tasks": 2}, {"time": "1h"}])
+def test_only_a_cluster_has_nodes_and_time_to_give(tmp_path: Path, resources: Any) -> None:
+    """Without one among the hosts, such a job is refused before anything is sent."""
+    (name,) = resources
+    with pytest.raises(InventoryError, match=f"local has no `{name}` to give, because it is no Slurm cluster"):
+        launcher.multirun(print, [{}], hosts=["local"], folder=tmp_path, resources=resources)

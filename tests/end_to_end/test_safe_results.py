@@ -99,7 +99,7 @@ RUN = """
 import json, sys
 import launcher
 import safe_app
-from launcher.inventory import load_hosts
+from launcher.hosts.inventory import load_hosts
 
 hosts = load_hosts(json.loads(sys.argv[2]), "test") if sys.argv[2] else ["local/2"]
 whats = ["plain", "class", "raises", "none", "long", "open"]
@@ -287,7 +287,7 @@ def test_pickles_of_an_older_version_are_not_opened(app: Any, tmp_path: Path) ->
 
 def test_a_run_that_decodes_nothing_shows_nothing(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Commands obey `never`, too."""
-    from launcher.cli.commands.show import show
+    from launcher.cli.commands.views.show import show
 
     (one,) = ran(app, tmp_path, "plain", results="never")
     with pytest.raises(ResultNotDecoded, match="results=never"):

@@ -11,7 +11,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from tests.start_hook_tasks import when_told
 
 LINES = ("export MODE=fast", "echo cannot load that >&2; false", "export MODE=slow")

@@ -15,7 +15,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal import FOLDER, JournalReader
 
 _APP = """

@@ -13,7 +13,7 @@ import launcher
 from launcher import events
 from launcher.agents.query import AgentQuery
 from launcher.doctor import StepOutcome, examine
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.gpus import TOOL, FalseGpus

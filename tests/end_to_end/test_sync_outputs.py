@@ -20,7 +20,7 @@ import launcher
 from benchmarks.cutting import CuttingRelay
 from launcher import events
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.results import synced_files
 from tests.hosts.openssh import running_openssh_host
 from tests.sync_tasks import fails_once, grows, waits

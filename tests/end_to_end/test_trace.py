@@ -13,7 +13,7 @@ import launcher
 from launcher import events
 from launcher.cli.main import main
 from launcher.demo.server import DemoServer
-from launcher.inventory import load_hosts
+from launcher.hosts.inventory import load_hosts
 from remote_agent.protocol.trace import traceparent
 from tests.hosts.openssh import running_openssh_host
 from tests.otlp import Receiver, receiving

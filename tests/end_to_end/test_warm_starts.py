@@ -146,7 +146,11 @@ class Host:
         return [json.loads(path.read_text()) for path in folder.iterdir()]
 
     def records(self) -> list[WarmRecord]:
-        """Those that are alive, as their records say."""
+        """The interpreters that are alive, as their records say."""
+        return [one for one in self.alive() if not one.is_fork_server]
+
+    def alive(self) -> list[WarmRecord]:
+        """All that wait and are alive."""
         found = []
         for path in self.warm_folder.glob("*/*.json"):
             record = WarmRecord(
@@ -206,7 +210,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     with DemoServer(shell=str(shell)) as server:
         made = Host(tmp_path, server)
         yield made
-    for record in made.records():
+    for record in made.alive():
         os.kill(record.pid, signal.SIGKILL)
 
 
@@ -222,16 +226,30 @@ def test_the_next_run_starts_in_the_process_that_waits(host: Host) -> None:
     assert host.imports() == [cold["zygote"], first.pid, second.pid]
 
 
+def test_one_process_forks_the_agents_of_later_runs(host: Host) -> None:
+    """The first run leaves it. An agent that was forked from it leaves no other."""
+    host.run()
+    host.waiting()
+    (first,) = [one for one in host.alive() if one.is_fork_server]
+    wait_until(lambda: list(host.warm_folder.glob(f"*/{first.name}.sock")), "a fork server")
+    host.run()
+    host.waiting()
+    assert [one for one in host.alive() if one.is_fork_server] == [first]
+    (log,) = host.warm_folder.glob(f"*/{first.name}.log")
+    assert log.read_text() == ""
+
+
 def test_commands_name_it(host: Host) -> None:
     """A user can see that one waits, and which job was forked from one, and can end it."""
     host.run()
     host.waiting()
-    assert "1 interpreter waits for the next run" in host.command("doctor", *host.hosts)
+    assert "2 processes wait for the next run" in host.command("doctor", *host.hosts)
     host.run()
     assert "warm start" in host.command("show", "last#0")
     record = host.waiting()
-    assert "interpreters that wait for the next run (their memory): 1" in host.command("clean", "--yes", *host.hosts)
+    assert "processes that wait for the next run (their memory): 2" in host.command("clean", "--yes", *host.hosts)
     assert not is_alive(record.pid, record.started)
+    assert not host.alive()
 
 
 def test_a_hydra_app_has_its_own_config_and_resolvers(host: Host) -> None:
@@ -313,7 +331,8 @@ def test_one_that_was_killed_is_a_cold_start(host: Host) -> None:
     os.kill(record.pid, signal.SIGKILL)
     assert host.run()["zygote"] != record.pid
     assert host.waiting().pid != record.pid
-    assert {path.name.partition(".")[0] for path in host.warm_folder.glob("*/*")} == {host.waiting().name}
+    found = {path.name.partition(".")[0] for path in host.warm_folder.glob("*/*") if not path.name.startswith("agent-")}
+    assert found == {host.waiting().name}
 
 
 def test_one_that_is_killed_while_it_serves_is_replaced(host: Host) -> None:

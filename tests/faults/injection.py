@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import launcher
 from launcher import events
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.results.job_returns import JobReturns
 from tests.hosts.openssh import OpenSshHost
 from tests.requirements import missing

@@ -18,7 +18,7 @@ import launcher
 from benchmarks.proxy import Proxy, running_proxy
 from launcher import events
 from launcher.environments.uv import uv_program
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from tests.controllers import wait_agents_ended
 from tests.faults.injection import small_disk, through
 from tests.hosts.openssh import OpenSshHost, running_openssh_host

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from tests.requirements import need_programs, need_root
 
 __all__ = ["OpenSshHost", "running_openssh_host"]

@@ -19,7 +19,8 @@ from launcher.agents.gpus import GpuList
 from launcher.cli import main as cli
 from launcher.demo.server import DemoServer
 from launcher.doctor import Step, StepOutcome, examine
-from launcher.inventory import HostSpec, parse_host
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.inventory import parse_host
 from launcher.options import LaunchConf
 from launcher.runs import index
 from remote_agent.system import gpu_lease

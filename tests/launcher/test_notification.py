@@ -22,7 +22,7 @@ import launcher
 from launcher import events
 from launcher.demo.server import DemoServer
 from launcher.errors import CallbackError
-from launcher.inventory import load_hosts
+from launcher.hosts.inventory import load_hosts
 from launcher.notification import message_of
 from tests.journals import MadeJob, table_of
 from tests.notification_tasks import train

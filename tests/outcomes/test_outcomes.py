@@ -13,7 +13,7 @@ import pytest
 
 import launcher
 from launcher.demo.server import DemoServer
-from launcher.inventory import load_hosts
+from launcher.hosts.inventory import load_hosts
 from tests.outcomes.cases import CASES, Case
 from tests.outcomes.table import APP, PAGE, page
 

@@ -18,8 +18,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from remote_agent.agent import agent, reaper
-from remote_agent.agent import running as jobs
+from remote_agent.agent import agent
+from remote_agent.agent.jobs import reaper
+from remote_agent.agent.jobs import running as jobs
 from remote_agent.agent.zygotes import spare
 from remote_agent.job import JobError
 from remote_agent.protocol import wire

@@ -21,7 +21,7 @@ from launcher.runs import record
 from launcher.runs.record import FORMER_KINDS
 from launcher.serialization import pickler
 from launcher.setup.from_journal import _kinds
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent import CurrentJob, EarlierAttempt, JobError, JobReturn, JobStatus, RemoteJobError, ResourcesUsed
 from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import LateValue

@@ -15,8 +15,10 @@ from launcher.cli.parameters import Option
 from launcher.cli.runner import Output, resume_session
 from launcher.cli.runner import output as open_output
 from launcher.errors import RunError, UsageError
+from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
+    from launcher.events import JobReturned
     from launcher.runs.index import RunReference
     from launcher.session.session import ResumedSession
 
@@ -87,6 +89,8 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
                 if isinstance(event, (events.RunInterrupt, events.RunEnded)) or (
                     isinstance(event, (events.JobCancelling, events.JobReturned)) and event.num == num
                 ):
+                    if isinstance(event, events.JobReturned):
+                        _check_cancelled(entry.run, event)
                     what = f"run {entry.run}" if num is None else f"job {num} of run {entry.run}"
                     out.people.write(f"{what}: its controller has the request\n")
                     out.report({"version": arguments.VERSION, "run": entry.run, "num": num, "cancelled": True})
@@ -100,6 +104,7 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
 
 
 def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
+    from launcher.runs.journal import JournalReader
     from launcher.setup.from_journal import load_setup
 
     entry, num = reference.entry, reference.num
@@ -114,3 +119,16 @@ def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bo
             )
 
     resume_session(entry, setup, record, drive, out, verbose=verbose, quiet=quiet)
+    if num is not None:
+        with JournalReader(entry.journal) as reader:
+            returned = reader.returned(num)
+        if returned is not None:
+            _check_cancelled(entry.run, returned)
+
+
+def _check_cancelled(run: str, returned: JobReturned) -> None:
+    """Raise a UsageError if the job had ended by itself before it could be cancelled."""
+    kind = (returned.error or {}).get("kind")
+    if kind != "cancelled":
+        how = returned.status.lower() + (f" ({clean(str(kind))})" if kind else "")
+        raise UsageError(f"job {returned.num} of run {run} was not cancelled: it had ended before, {how}")

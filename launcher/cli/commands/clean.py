@@ -20,7 +20,7 @@ from launcher.cli.past_hosts import hosts_to_ask, labels
 from launcher.errors import HostError, LauncherError, UsageError
 
 if TYPE_CHECKING:
-    from launcher.inventory import HostSpec
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["clean"]
 
@@ -39,8 +39,9 @@ _KINDS = {
     "bundle": "agents",
     "code": "cached code and files",
     "environment": "environments",
+    "python": "Pythons that were fetched",
     "packages": "packages that environments share",
-    "warm": "interpreters that wait for the next run (their memory)",
+    "warm": "processes that wait for the next run (their memory)",
 }
 
 
@@ -90,7 +91,7 @@ def clean(
     Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.
     """
-    from launcher.option_checks import parse_duration
+    from launcher.options.checks import parse_duration
     from launcher.runs import index
 
     age = parse_duration(older_than, "--older-than", or_zero=True)

@@ -13,7 +13,7 @@ from launcher.cli import arguments, completion
 from launcher.cli import options as opt
 from launcher.cli.parameters import Argument, Exit, Option
 from launcher.errors import UsageError
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.text.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
     from launcher.reproduce.reproduce import Reproduction

@@ -34,6 +34,7 @@ class SshLog:
     Attributes:
         said: what ssh said to a person: errors, and not how it went on.
         offered: the keys that it offered.
+        signs_with: the key that it signs with at present, with its type, fingerprint and origin; empty if none. A security key may wait for a touch then.
         asks_for: the ways to log in that the host named last, as `publickey,password`.
         host_key: type and fingerprint of the key that the host showed; empty before that.
         greeting: what came instead of an SSH banner, or before it.
@@ -58,7 +59,7 @@ class SshLog:
         self._changed = threading.Condition()
         self.said: deque[str] = deque(maxlen=_LINES)
         self.offered: list[str] = []
-        self.asks_for = ""
+        self.signs_with = self.asks_for = ""
         self.host_key = self.greeting = ""
         self.speaks_ssh = False
         self.is_shaken = self.is_authenticated = self.is_begun = self.has_ended = self.has_status = self.is_over = False
@@ -113,7 +114,10 @@ class SshLog:
             self.is_shaken = True
         elif "Offering public key: " in text:
             self.offered.append(text.partition("Offering public key: ")[2])
+        elif "Server accepts key: " in text:
+            self.signs_with = text.partition("Server accepts key: ")[2].strip()
         elif "Authentications that can continue: " in text:
+            self.signs_with = ""
             self.asks_for = text.partition("continue: ")[2].strip()
         elif "banner line " in text:
             self.greeting += text.partition("banner line ")[2].partition(": ")[2] + "\n"

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from launcher.errors import AgentError, AuthenticationFailed, ConnectionLost, HostError, HostKeyError, HostUnreachable
 from launcher.transports.openssh.log import SshLog
 from launcher.transports.ssh.config import SshTarget
+from launcher.util.text.terminal_text import clean
 
-__all__ = ["Dropped", "explain", "lost", "reopen", "too_many_sessions"]
+__all__ = ["Dropped", "explain", "lost", "reopen", "too_late", "too_many_sessions"]
 
 #: What sshd says instead of a banner when it takes no more connections.
 _SHEDDING = ("Exceeded MaxStartups", "Not allowed at this time")
@@ -56,6 +57,19 @@ class _Told:
 def reopen(host: str) -> str:
     """Return the command with which a person logs in once for many runs."""
     return f"`launcher connect {host}` asks in the terminal what has to be asked, once, and keeps the connection"
+
+
+def too_late(host: str, log: SshLog, what: str) -> HostError:
+    """Return the error of a step that did not end in time. `what`: which one, and how long it had."""
+    touched = re.match(r"(.+) \S+-SK SHA256:", log.signs_with)
+    if touched:
+        return AuthenticationFailed(
+            host,
+            "connect",
+            f"{what}: the security key of {clean(touched[1])} waited for a touch",
+            f"touch it when a run logs in; or {reopen(host)}",
+        )
+    return HostUnreachable(host, "connect", what, "check that it is an SSH port and that the host is not overloaded")
 
 
 def explain(host: str, target: SshTarget, log: SshLog, stderr: str, hosts_on_way: Iterable[str]) -> HostError | Dropped:

@@ -24,7 +24,7 @@ from launcher.errors import AgentError, ConnectionLost, HostKeyError, HostUnreac
 from launcher.transports.base import Way
 from launcher.transports.openssh import command as ssh_command
 from launcher.transports.openssh.log import SshLog
-from launcher.transports.openssh.messages import Dropped, explain, lost, too_many_sessions
+from launcher.transports.openssh.messages import Dropped, explain, lost, too_late, too_many_sessions
 from launcher.transports.process_channel import ProcessChannel
 from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.route import SshOptions, resolve
@@ -238,9 +238,7 @@ class OpenSshTransport:
             if not log.wait(is_enough, patience):
                 channel.kill()
                 self._check_stop()
-                raise HostUnreachable(
-                    self.host, "connect", late, "check that it is an SSH port and that the host is not overloaded"
-                )
+                raise too_late(self.host, log, late)
             if not is_enough(log):
                 break
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from launcher.errors import InventoryError
 from launcher.util.frozen import frozen
-from launcher.util.quoting import shown
+from launcher.util.text.quoting import shown
 from remote_agent.shared.globs import host_glob
 
 __all__ = ["SshTarget", "resolve"]

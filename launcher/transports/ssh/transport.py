@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import AgentError, ConnectionLost
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from launcher.transports.base import Way
 from launcher.transports.ssh.connect import connect, word
 from launcher.transports.ssh.preconnect import Preconnection

@@ -6,8 +6,9 @@ It counts only if uv's installation of it was complete.
 
 import os
 import re
-from typing import Iterator, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
+from remote_agent.shared.disk import remove_tree
 from remote_agent.system.private_files import open_private
 
 __all__ = ["FetchedPythons"]
@@ -43,6 +44,27 @@ class FetchedPythons:
             OSError: the disk.
         """
         os.close(open_private(os.path.join(self.folder, name, _WHOLE), os.O_WRONLY | os.O_CREAT))
+
+    def names(self) -> List[str]:
+        """Return uv's names of those that are here, complete or not."""
+        try:
+            entries = [entry for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            return []
+        return sorted(entry.name for entry in entries if _NAME.fullmatch("uv:" + entry.name))
+
+    def remove(self, name: str) -> None:
+        """Remove one. It does not count as complete from the first moment on.
+
+        Raises:
+            OSError: the disk.
+        """
+        folder = os.path.join(self.folder, name)
+        try:
+            os.unlink(os.path.join(folder, _WHOLE))
+        except FileNotFoundError:
+            pass  # it never was complete
+        remove_tree(folder)
 
     def all(self) -> Iterator[Tuple[str, str]]:
         """Yield the name and the program of each, the newest first."""

@@ -72,6 +72,16 @@ class EnvironmentInventory:
                 found.add(run)
         return sorted(found)
 
+    def why_python_stays(self, python: str) -> str:
+        """Return why a Python that uv has fetched is needed; empty if no environment is made from it, or may be soon."""
+        if any(name.startswith(_PART) and self._is_building(name) for name in self._names()):
+            return "an environment is being built"
+        for key in self.complete():
+            said = read_description(self._store.path(key))
+            if said is not None and EnvironmentSpec.from_json(said["spec"]).python == python:
+                return "environment {} is made from it".format(key[:12])
+        return ""
+
     def items(self) -> List[Dict[str, Any]]:
         """List all environments, even those that are not complete.
 

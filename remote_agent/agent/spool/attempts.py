@@ -14,17 +14,18 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 from remote_agent.agent.spool.acknowledged import Acknowledged
 from remote_agent.agent.spool.attempt import Attempt, Recorded
+from remote_agent.agent.spool.file_checks import FileChecks
 from remote_agent.agent.spool.log import Reference, SpoolLog
+from remote_agent.agent.spool.records import apply_record, unknown_spec
 from remote_agent.agent.spool.syncer import Syncer
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import ResultParts
-from remote_agent.shared.disk import digest_of, sync_file
+from remote_agent.shared.disk import sync_file
 from remote_agent.shared.failure import decided_error
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.processes import is_alive
 
-__all__ = ["Attempts", "apply_record", "unknown_spec"]
+__all__ = ["Attempts"]
 
 #: The disk is full, or the quota is used up.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -74,14 +75,12 @@ class Attempts:
         self._syncer = Syncer(self.log, wake)
         self._files = BackgroundThread(wake)
         self._files_under_way = 0
-        self._wake = wake
-        #: Made when there is something to read.
-        self._reader: Optional[BackgroundThread] = None
-        self._reads_under_way = 0
-        self._is_stopping = False
+        self._checks = FileChecks(wake)
         #: Whether it is not known yet why an attempt has ended so, and `explain` will tell.
         self.is_unexplained: Callable[[Attempt, Envelope], bool] = lambda attempt, envelope: False
         self._unexplained: List[Tuple[Attempt, bytes]] = []
+        #: Whether other machines read the log as it grows. Then it is never rewritten.
+        self.is_read_elsewhere = False
 
     # -- by name -------------------------------------------------------------------------------------------------
 
@@ -224,7 +223,7 @@ class Attempts:
     @property
     def has_unsynced(self) -> bool:
         """Whether something is being written to the disk, or read from it."""
-        return bool(self._unsynced or self._files_under_way or self._reads_under_way)
+        return bool(self._unsynced or self._files_under_way or self._checks.under_way)
 
     @property
     def is_written(self) -> bool:
@@ -248,7 +247,7 @@ class Attempts:
         Returns False if that does not help.
         """
         live = self._live()
-        if not self.log.dead or (live and self.log.dead <= self._dead_in_vain):
+        if self.is_read_elsewhere or not self.log.dead or (live and self.log.dead <= self._dead_in_vain):
             return False
         self._dead_in_vain = self.log.dead
         try:
@@ -269,6 +268,13 @@ class Attempts:
         if self._is_moved:
             self.failed("{} was moved away or removed".format(self.log.path))
 
+    def bring_to_disk(self) -> None:
+        """Have what was written synced to the disk, where another machine sees it, though nothing here waits for that."""
+        wanted = (self.log.generation, self.log.written)
+        if wanted != self._requested and not self.error:
+            self._requested = wanted
+            self._syncer.request(*wanted)
+
     def flush(self) -> None:
         """Write what was recorded. If somebody waits for it, have it synced to the disk."""
         if not self.write() or self._is_moved:
@@ -282,7 +288,7 @@ class Attempts:
             if wanted != self._requested:
                 self._requested = wanted
                 self._syncer.request(*wanted)
-        elif self.log.wants_compaction and self.log.end > self._compact_from:
+        elif not self.is_read_elsewhere and self.log.wants_compaction and self.log.end > self._compact_from:
             self.compact()
 
     def failed(self, error: str) -> None:
@@ -304,8 +310,7 @@ class Attempts:
     def synced(self) -> None:
         """Report what is on the disk now. Called when the loop was woken."""
         self._files.deliver()
-        if self._reader is not None:
-            self._reader.deliver()
+        self._checks.deliver()
         for generation, upto, error in self._syncer.completed():
             if error:
                 self.failed(error)
@@ -402,17 +407,7 @@ class Attempts:
         if not files:
             return
         attempt.is_doubted = True
-        whole: List[ResultParts] = []
-
-        def read() -> None:
-            for parts in files:
-                if parts in whole or _is_whole(parts, lambda: not self._is_stopping):
-                    whole.append(parts)
-
-        if self._reader is None:
-            self._reader = BackgroundThread(self._wake)
-        self._reads_under_way += 1
-        self._reader.submit(read, functools.partial(self._on_verified, attempt, attempt.state, whole))
+        self._checks.check(files, functools.partial(self._on_verified, attempt, attempt.state))
 
     def _on_verified(
         self, attempt: Attempt, state: str, whole: List[ResultParts], error: Optional[BaseException]
@@ -421,7 +416,6 @@ class Attempts:
 
         A complete result counts, an incomplete one does not exist.
         """
-        self._reads_under_way -= 1
         attempt.is_doubted = False
         if self._by_id.get(attempt.id) is not attempt:
             return  # the controller has acknowledged it in the meantime
@@ -470,11 +464,9 @@ class Attempts:
 
     def stop(self) -> None:
         """End the threads."""
-        self._is_stopping = True
+        self._checks.stop()
         self._syncer.stop()
         self._files.stop()
-        if self._reader is not None:
-            self._reader.stop()
 
     def close(self) -> None:
         """Write what is left, and close the log."""
@@ -483,93 +475,3 @@ class Attempts:
         except OSError:
             # What could not be written was either delivered from memory, or counts as if it had not happened.
             return
-
-
-def _is_whole(parts: ResultParts, goes_on: Callable[[], bool]) -> bool:
-    """Whether the file of a long result has what was written to it. False if it could not be read to the end."""
-    try:
-        with open(parts.file, "rb") as file:
-            for part in parts.by_name.values():
-                if digest_of(file, part.offset, part.size, goes_on).hexdigest() != part.sha256:
-                    return False
-    except OSError:
-        return False
-    return True
-
-
-def unknown_spec(attempt_id: str) -> JobSpec:
-    """Make a spec for an attempt whose record of acceptance is damaged.
-
-    It is enough to deliver its result, without its files.
-    """
-    num, _, attempt = attempt_id.partition(".")
-    return JobSpec(
-        num=int(num),
-        attempt=int(attempt),
-        job_id="",
-        zygote="",
-        output_dir="/",
-        timeout=None,
-        grace=10.0,
-        hook_timeout=300.0,
-        shutdown_timeout=300.0,
-        outputs=False,
-        max_output_bytes=None,
-        children_timeout=2.0,
-        needs=None,
-        earlier=[],
-        trace="",
-    )
-
-
-def apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> List[Reference]:
-    """Apply a record of the log to what is known of its attempt. Returns the records that this one makes unnecessary.
-
-    Raises:
-        ValueError: this version cannot read it.
-    """
-    if name == "accepted":
-        attempt.spec = JobSpec.from_json(header["spec"])
-        attempt.payload, attempt.payload_blob = reference, header.get("blob")
-    elif name in ("claimed", "unclaimed"):
-        attempt.boot, attempt.is_claimed = header.get("boot", attempt.boot), name == "claimed"
-    elif name == "started":
-        attempt.state, attempt.slot, attempt.started_at = "running", header["slot"], header["at"]
-        # An earlier version did not write these.
-        attempt.gpus, attempt.cpus = header.get("gpus"), header.get("cpus", [])
-    elif name in ("forked", "over", "unstarted"):
-        _apply_process(attempt, name, header)
-    elif name == "crashed":
-        attempt.crash, attempt.in_epilogue = Envelope.from_json(header["envelope"]), True
-    elif name == "cancel":
-        attempt.cancel = header["kind"]
-    elif name == "cut":
-        attempt.cut = {key: value for key, value in header.items() if key not in ("r", "a")}
-    elif name == "report":
-        return attempt.add_report(header, reference)
-    elif name == "hook":
-        attempt.entered.append((header["hook"], header["index"]))
-    elif name == "state":
-        attempt.state_at, attempt.state_file = reference, header.get("file")
-    elif name == "outcome":
-        attempt.outcome = _recorded(header, reference)
-    elif name == "final":
-        if header.get("same") and attempt.outcome is not None:
-            attempt.final = _recorded(header, attempt.outcome.reference)
-        else:
-            attempt.final = _recorded(header, reference)
-    return []
-
-
-def _apply_process(attempt: Attempt, name: str, header: Dict[str, Any]) -> None:
-    if name == "forked":
-        attempt.pid, attempt.pid_started = header["pid"], header["start"]
-        attempt.is_reused = header.get("reused", False)
-        return
-    attempt.leave_process()
-    if name == "unstarted":
-        attempt.state, attempt.slot, attempt.gpus = "queued", None, None
-
-
-def _recorded(header: Dict[str, Any], reference: Optional[Reference]) -> Recorded:
-    return Recorded(Envelope.from_json(header["envelope"]), ResultParts.from_json(header.get("parts") or {}), reference)

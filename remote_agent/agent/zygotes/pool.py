@@ -275,7 +275,7 @@ class Zygotes:
     def _launch(self, zygote: ZygoteClient, prepared: Prepared) -> None:
         arguments = prepared.code_root, prepared.shared_file, prepared.default_cwd
         try:
-            if zygote.key in self._prepared or not self._adopt(zygote, *arguments):
+            if not self._adopt(zygote, *arguments):
                 self._start(zygote, *arguments)
         except OSError as error:
             self._cannot_start(zygote, error)
@@ -306,7 +306,10 @@ class Zygotes:
 
     def _adopt(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
         """Use a warm interpreter or the spare process, if it was started in the same way as this zygote would be."""
-        warm = self._warm.adopt(zygote.spec, zygote.environment(self.threads), self._new_log())
+        is_published = zygote.key in self._prepared
+        warm = None
+        if not is_published:
+            warm = self._warm.adopt(zygote.spec, zygote.environment(self.threads), self._new_log())
         spare, self._spare = self._spare, None
         if warm is not None and zygote.adopt(warm, code_root, shared_file, default_cwd):
             if spare is not None:
@@ -315,8 +318,10 @@ class Zygotes:
         if spare is None:
             return False
         # A spare of an environment that was built anew meanwhile has the files of the old one.
-        is_current = (self.environments.was_there or not spare.environment) and not self.threads
-        if is_current and spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
+        # What was published was built before this agent began.
+        is_current = is_published or self.environments.was_there or not spare.environment
+        fits = is_current and spare.threads == self.threads and spare.fits(zygote.spec)
+        if fits and zygote.adopt(spare, code_root, shared_file, default_cwd):
             return True
         self._discard_spare(spare)
         return False
@@ -482,6 +487,10 @@ class Zygotes:
                 self._warm.leave(
                     zygote.spec, zygote.environment(self.threads), zygote.again["modules"], zygote.again["imported"]
                 )
+
+    def warm_seconds(self) -> float:
+        """Return for how many seconds something may wait for the next run."""
+        return max((zygote.spec.warm for zygote in self._by_key.values()), default=0.0)
 
     def leave_none(self) -> None:
         """End what waits for later runs."""

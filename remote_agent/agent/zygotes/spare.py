@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Callable, Dict, List, Optional, Tuple, Union
 
-from remote_agent.protocol.constants import SPARE, SPARE_ENVIRONMENT
+from remote_agent.protocol.constants import SPARE, SPARE_ENVIRONMENT, THREADS
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
@@ -24,6 +24,7 @@ __all__ = [
     "chosen_python",
     "in_environment",
     "send_with_fds",
+    "spare_of",
     "start_process",
     "start_spare",
     "zygote_command",
@@ -45,7 +46,12 @@ def send_with_fds(sock: socket.socket, data: bytes, fds: List[int]) -> None:
 
 
 class Spare:
-    """A zygote's process that does not know yet what to prepare. `environment`: its Python is that of an environment of packages."""
+    """A zygote's process that does not know yet what to prepare.
+
+    Args:
+        environment: its Python is that of an environment of packages.
+        threads: of a job's numerical libraries; 0 for what they choose.
+    """
 
     def __init__(
         self,
@@ -54,9 +60,11 @@ class Spare:
         process: Process,
         sock: socket.socket,
         environment: bool = False,
+        threads: int = 0,
     ) -> None:
         self.python = python
         self.environment = environment
+        self.threads = threads
         self.log_path = log_path
         self.process = process
         self.sock = sock
@@ -130,8 +138,19 @@ def start_process(
     return process, ours
 
 
-def start_spare(python: str, bundle: str, spool: str, cache: str) -> Optional[Spare]:
+def spare_of(spec: ZygoteSpec) -> Optional[str]:
+    """Return the Python of a spare for zygotes of this spec, as `start_spare` takes it; None if none would fit."""
+    if spec.setup or spec.environ or spec.isolation == "spawn":
+        return None
+    if spec.environment:
+        return SPARE_ENVIRONMENT + str(spec.code["environment"]["key"])
+    return spec.python or ""
+
+
+def start_spare(python: str, bundle: str, spool: str, cache: str, threads: int = 0) -> Optional[Spare]:
     """Start a spare under this Python (empty: the agent's own), or under that of an environment in the cache folder.
+
+    `threads`: of a job's numerical libraries; 0 for what they choose.
 
     Returns None if it cannot be started; the zygote will then report why.
     """
@@ -144,6 +163,8 @@ def start_spare(python: str, bundle: str, spool: str, cache: str) -> Optional[Sp
         if not is_sha256(key) or not os.path.exists(chosen):
             return None
         variables = in_environment(chosen, variables)
+    for name in THREADS if threads else ():
+        variables.setdefault(name, str(threads))
     logs = os.path.join(spool, "logs")
     try:
         make_private_folder(logs)
@@ -151,4 +172,4 @@ def start_spare(python: str, bundle: str, spool: str, cache: str) -> Optional[Sp
         process, sock = start_process(log_path, lambda fd: zygote_command(chosen, fd, bundle, SPARE), variables)
     except (OSError, SpoolError):
         return None
-    return Spare(chosen, log_path, process, sock, environment=key is not None)
+    return Spare(chosen, log_path, process, sock, environment=key is not None, threads=threads)

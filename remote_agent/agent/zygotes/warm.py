@@ -129,7 +129,7 @@ class WarmInterpreters:
 
     def leave(self, spec: ZygoteSpec, environment: Dict[str, str], modules: List[str], imported: List[str]) -> None:
         """Start one for the next run."""
-        if not _may(spec, environment) or not (modules or spec.controller.hydra) or free_memory() < FREE_MEMORY:
+        if not _may(spec, environment) or free_memory() < FREE_MEMORY:
             return
         try:
             self._store.make()
@@ -158,8 +158,9 @@ class WarmInterpreters:
             modules=modules,
             imported=imported,
         )
+        has_packages = bool(modules or spec.controller.hydra)
         record = WarmRecord(
-            name, process.pid, birth(process.pid), spec.main_module or "", python, time.time(), spec.warm
+            name, process.pid, birth(process.pid), spec.main_module or "", python, time.time(), spec.warm, has_packages
         )
         try:
             self._store.write(record)

@@ -1,6 +1,7 @@
 """The application of the fault suite: it writes down, in the host's home, each time that one of its jobs really runs."""
 
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -88,6 +89,20 @@ def bulky(cfg):
     return os.urandom(cfg.size)
 
 
+def several(cfg):
+    """Runs a command on each node of its allocation, waits for the gate in a step on all of them, and says what the first one printed."""
+    _note("ran", str(cfg.num))
+    _note("variables", " ".join(f"{name}={os.environ.get(name)}" for name in ("SLURM_NNODES", "SLURM_PROCID")))
+    first = subprocess.run(
+        ["srun", "sh", "-c", "echo $SLURMD_NODENAME $SLURM_PROCID"], capture_output=True, text=True, check=True
+    )
+    _note("steps", "begin")
+    # Without variables, nobody but Slurm knows whose processes these are.
+    script = f"echo step >> {HOME}/steps; while ! test -e {HOME}/gate; do sleep 0.1; done"
+    subprocess.run(["srun", "env", "-i", "sh", "-c", script], check=True)
+    return sorted(first.stdout.splitlines(), key=lambda line: line.split()[1])
+
+
 class Witness(launcher.Callback):
     """Writes down, on the host, each job hook that fires there."""
 
@@ -103,3 +118,28 @@ class Hangs(launcher.Callback):
 
     def on_job_end(self, config, job_return, **kwargs):
         threading.Event().wait()
+
+
+def reports(cfg):
+    """Reports some steps; the job 0 goes on with that until it is asked to stop."""
+    _note("ran", str(cfg.num))
+    step = 0
+    while step < 3 or cfg.num == 0:
+        launcher.report(step=step, twice=2 * step)
+        step += 1
+        threading.Event().wait(0.02)
+    return cfg.num * 10
+
+
+class Prunes(Witness):
+    """Asks a job to stop when it has reported so many steps. `seen`: (job, step) of each report, on the controller."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.seen = []
+
+    def on_job_report(self, config, job, step, values, **kwargs):
+        assert values["twice"] == 2 * step
+        self.seen.append((job.num, step))
+        if step >= self.steps:
+            job.stop()

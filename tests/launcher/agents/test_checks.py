@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.agents.checks import check_attempt, short_name, short_texts, shortened
-from launcher.host_limits import limit
+from launcher.hosts.limits import limit
 from remote_agent.job import JobError
 from remote_agent.protocol.wire import ProtocolError
 

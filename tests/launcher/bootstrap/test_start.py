@@ -21,7 +21,7 @@ from launcher.bootstrap.bundle import Bundle
 from launcher.bootstrap.start import NoAgent, stage0_command, start_agent
 from launcher.demo.server import DemoServer
 from launcher.errors import AgentError, ConnectionLost
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport
 from launcher.transports.local import LocalTransport

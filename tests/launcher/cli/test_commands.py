@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import inventory
+from launcher.agents.query import AgentQuery
 from launcher.cli import past_hosts
-from launcher.cli.commands.show import _print_run
+from launcher.cli.commands.views.show import _print_run
+from launcher.errors import HostError
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_status
@@ -219,6 +221,20 @@ def test_logs_of_a_job_that_runs_come_from_its_host(left: Project, cli: Cli) -> 
     assert cli("logs", "last#0", "--follow") == "job 0 works\n"
 
 
+@pytest.mark.slow
+def test_logs_that_miss_what_their_host_has_fail(left: Project, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script must not take them for all of the output."""
+
+    def refuse(query: AgentQuery) -> None:
+        raise HostError("local", "connect", "refused")
+
+    monkeypatch.setattr(AgentQuery, "__enter__", refuse)
+    for more in ((), ("--json",)):
+        cli("logs", "last#0", *more, code=2)
+        assert "local: connect: refused" in cli.err
+        assert "its host was not asked; this is all the output that is here" in cli.err
+
+
 # -- attach, retry, cancel ---------------------------------------------------------------------------------------
 
 
@@ -336,6 +352,18 @@ def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli
 
 
 @pytest.mark.slow
+def test_cancel_of_a_job_that_has_ended_on_its_host_says_so(left: Project, cli: Cli) -> None:
+    """Its result stays as it is."""
+    open_gate(left)
+    until("all jobs to end", lambda: len(left.marked("job_end")) == 4)
+    cli("cancel", "last#0", code=2)
+    assert "job 0 of run" in cli.err
+    assert "was not cancelled: it had ended before, completed" in cli.err
+    cli("attach")
+    assert left.marked("ran") == Counter({str(num): 1 for num in range(4)})
+
+
+@pytest.mark.slow
 def test_cancel_asks_the_controller_that_drives_the_run(project: Project, cli: Cli) -> None:
     """First for one job, then for the rest."""
     controller = project.start(4, {"gate": str(project.folder / "gate")})
@@ -399,9 +427,9 @@ def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Projec
 def test_hosts_with_one_name_are_distinguished() -> None:
     """Otherwise `clean` would seem to list a host twice. Each label has what differs."""
     specs = [
-        inventory.HostSpec("gpu1", "gpu1"),
-        inventory.HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
-        inventory.HostSpec("gpu2", "gpu2"),
+        HostSpec("gpu1", "gpu1"),
+        HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
+        HostSpec("gpu2", "gpu2"),
     ]
     assert past_hosts.labels(specs) == [
         "gpu1 (workdir none: the user's cache and state folders)",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import ConnectionLost
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from remote_agent.system import gpu_lease
 from tests.commands import Cli
 from tests.gpus import FalseGpus

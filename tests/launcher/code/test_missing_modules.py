@@ -11,7 +11,7 @@ import launcher
 from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.code.snapshot import Snapshot, take
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from tests.hydra import apps
 from tests.hydra.hosts import hosts_file
 

@@ -11,6 +11,7 @@ from launcher import events
 from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES, EventLines, LineDisplay
 from launcher.display.summary import summary_json
 from launcher.display.tally import Tally
+from launcher.events.base import KINDS
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of, told
 
 
@@ -193,10 +194,10 @@ def test_quiet_shows_only_problems() -> None:
     assert lines == ["job 1 on gpu1: FAILED after 0.50 s: ZeroDivisionError: division by zero"]
 
 
-@pytest.mark.parametrize("kind", sorted(events._KINDS))
+@pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_of_event_can_be_shown(kind: str) -> None:
     """Whatever its fields hold, an observer must not raise: the engine would leave it out."""
-    cls = events._KINDS[kind]
+    cls = KINDS[kind]
     values: dict[str, Any] = {
         "at": 1.0, "num": 1, "attempt": 2, "slots": 1, "slot": 0, "started_at": 1.0, "files": 3, "sent_files": 1,
         "sent_bytes": 4096, "done": 1, "total": 2, "fetched": 1, "is_new": True, "completed": 1, "failed": 0, "duration": None, "error": None, "ok": True, "kill": True,

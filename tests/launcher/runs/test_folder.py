@@ -22,7 +22,7 @@ from launcher.runs import index
 from launcher.runs.folder import Naming, claim, look
 from launcher.runs.journal import FOLDER, Journal, JournalReader, lock_folder
 from launcher.setup import folders
-from launcher.setup.hydra import naming_of
+from launcher.setup.kinds.hydra import naming_of
 from remote_agent.config.nodes import literal
 from tests.hydra import apps
 

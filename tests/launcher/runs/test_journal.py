@@ -17,6 +17,7 @@ import pytest
 import launcher
 from launcher import events
 from launcher.errors import JournalError, JournalMoved, RunError
+from launcher.events.base import KINDS
 from launcher.runs import journal
 from launcher.runs.journal import INLINE, Journal, JournalReader, StoredResult
 from launcher.runs.result_file import ResultFile
@@ -58,7 +59,7 @@ def every_event() -> list[events.Event]:
                 for one in dataclasses.fields(cls)
             }
         )
-        for cls in events._KINDS.values()
+        for cls in KINDS.values()
         if cls is not events.EventBase
     ]
 
@@ -371,6 +372,7 @@ import os, sys
 from pathlib import Path
 import launcher
 from launcher import events
+from launcher.events.base import KINDS
 from launcher.runs.journal import INLINE, Journal, StoredResult
 from remote_agent.protocol.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec

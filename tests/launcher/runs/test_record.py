@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs import record
 
 

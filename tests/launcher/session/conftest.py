@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launcher.demo.server import DemoServer
-from launcher.inventory import load_hosts
+from launcher.hosts.inventory import load_hosts
 
 APP = Path(__file__).parents[2] / "apps" / "plain"
 

@@ -21,7 +21,7 @@ import pytest
 import launcher
 from launcher.demo.server import DemoServer
 from launcher.errors import SessionError, UsageError
-from launcher.inventory import load_hosts
+from launcher.hosts.inventory import load_hosts
 from launcher.session.session import JobState
 from tests.controllers import until
 from tests.executor_tasks import double, of_config, opens, waits

@@ -16,7 +16,8 @@ import launcher
 from launcher import events
 from launcher.demo.server import DemoServer
 from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
-from launcher.inventory import HostSpec, load_hosts
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.inventory import load_hosts
 from launcher.results.job_returns import ResultNotDecoded
 from tests.controllers import until, wait_agents_ended
 from tests.launcher.session.recorded import collect, lines
@@ -345,7 +346,7 @@ def test_a_script_run_as_main_is_one_module_on_both_sides(tmp_path: Path, demo: 
         "class Value:\n    def __init__(self, x):\n        self.x = x\n\n\n"
         "def task(cfg):\n    return Value(cfg.x)\n\n\n"
         "if __name__ == '__main__':\n"
-        "    from launcher.inventory import load_hosts\n\n"
+        "    from launcher.hosts.inventory import load_hosts\n\n"
         "    hosts = load_hosts({'demo': {'address': 'demo', 'ssh_config': sys.argv[1]}}, 'test')\n"
         "    (one,) = launcher.multirun(task, [{'x': 4}], hosts=hosts)\n"
         "    value = one.return_value\n"

@@ -9,10 +9,11 @@ import pytest
 
 from launcher.environments.lock import Lock
 from launcher.errors import PackagesError
-from launcher.inventory import HostSpec, load_hosts
+from launcher.hosts.host_spec import HostSpec
+from launcher.hosts.inventory import load_hosts
 from launcher.options import LaunchConf
 from launcher.setup.environments import locks_of, source_of, way_to_have
-from launcher.setup.run_setup import RunSetup
+from launcher.setup.kinds.run_setup import RunSetup
 
 
 def test_a_host_says_it_for_itself(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from launcher.code import known_imports
 from launcher.code.known_imports import ImportFacts
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from launcher.setup.import_memory import import_key, why_import_here
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from launcher import events
 from launcher.agents.gpus import GpuHolder, GpuList, HostGpu
 from launcher.agents.host_use import HostUse, JobThere, RunThere
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.status import RunStatus
 from launcher.terminal.top_rows import top_rows
 from launcher.terminal.use import AskedHost, RunHere

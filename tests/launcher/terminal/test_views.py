@@ -50,6 +50,22 @@ def test_a_job_that_has_ended_meanwhile_is_not_acted_on() -> None:
     assert pressed(views, ["enter", "c"], [1, 3]) == []
 
 
+def test_the_next_job_is_chosen_when_the_chosen_one_has_ended() -> None:
+    """So there is always a row to act on. A question about it is over, and its output stays, without a cancel."""
+    views = Views()
+    pressed(views, ["o", "down"], [1, 2, 3])
+    views.follow([1, 3])
+    assert pressed(views, ["enter"], [1, 3]) == [Command("open", 3)]
+    views.follow([1])
+    assert (views.now.name, pressed(views, ["c"], [1]), views.now.name) == ("output", [], "output")
+    assert pressed(views, ["escape"], [1]) == [Command("close", 3)]
+    views.follow([1])
+    assert pressed(views, ["c"], [1]) == []
+    assert (views.now.name, views.now.num) == ("cancel", 1)
+    views.follow([])
+    assert views.now.name == "jobs"
+
+
 def test_q_closes_the_view_from_the_outside_only() -> None:
     """Within a job's output it leads back, as in a pager."""
     views = Views()

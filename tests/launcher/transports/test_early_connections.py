@@ -19,7 +19,7 @@ import launcher
 from launcher.cli import main
 from launcher.demo.server import DemoServer
 from launcher.errors import AuthenticationFailed, UsageError
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from launcher.reproduce import reproduce
 from launcher.transports import early_connections as early_connect
@@ -201,7 +201,7 @@ def test_modules_for_the_answer_are_not_imported_before_the_login(server, spec, 
     script = (
         "import sys, launcher\n"
         "from launcher.engine.engine import Engine\n"
-        "from launcher.inventory import HostSpec\n"
+        "from launcher.hosts.host_spec import HostSpec\n"
         "start = Engine.start\n"
         "def noted(engine):\n"
         f"    print(sorted(set({late!r}) & set(sys.modules)))\n"

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.transports.factory import make_transport
 from tests.launcher.transports.links import (
     PATIENCE,

@@ -18,7 +18,7 @@ from launcher.errors import (
     AuthenticationFailed,
     ConnectionLost,
 )
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport
 from launcher.transports.ssh.transport import SshTransport

@@ -238,7 +238,7 @@ class TestBrokenHost:
     def test_a_zygote_that_hangs_is_replaced(self, new_agent):
         """It is killed. Jobs that it has not forked, taken or not, run with the next one."""
         host = new_agent(
-            patch="import remote_agent.agent.zygotes.spare as s, remote_agent.agent.running as j; s._PATIENCE = j.FORK_PATIENCE = 0.5"
+            patch="import remote_agent.agent.zygotes.spare as s, remote_agent.agent.jobs.running as j; s._PATIENCE = j.FORK_PATIENCE = 0.5"
         )
         client = host.connect(hello={"slots": 8})
         client.result(host.job(client, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from remote_agent.agent.cleaning import Cleaning
+from remote_agent.agent.environments.fetched_pythons import FetchedPythons
+from remote_agent.agent.environments.store import LAYOUT
 from remote_agent.agent.spool.log import SpoolLog
 from remote_agent.agent.spool.other_runs import may_run
+from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.system.host import folders
 
 
@@ -154,3 +158,33 @@ def test_a_run_of_another_machine_may_still_run(cleaning, spool):
     (spool / "runtime.other-machine").write_text("/run/user/1/there")
     assert may_run(str(spool))
     assert not may_run(str(spool / "gone"))
+
+
+def test_a_fetched_python_goes_after_the_environments_that_are_made_from_it(cleaning, tmp_path: Path) -> None:
+    """As long as there is one, it stays; all of it may go with one request, because environments are listed first."""
+    cache, key = tmp_path / "work" / "cache", "b" * 64
+    pythons = FetchedPythons(str(cache))
+    name = "cpython-3.12.4-linux-x86_64-gnu"
+    (cache / "pythons" / name / "bin").mkdir(parents=True)
+    pythons.keep(name)
+    (cache / "envs" / key).mkdir(parents=True)
+    spec = EnvironmentSpec(key, f"uv:{name}", [], "d" * 64, 1, "c" * 64, 600.0)
+    (cache / "envs" / key / "environment.json").write_text(json.dumps({"layout": LAYOUT, "spec": spec.to_json()}))
+    python = f"python/{name}"
+    why = f"environment {key[:12]} is made from it"
+    assert cleaning.remove([python], force=True) == {"removed": [], "kept": [[python, why]]}
+    ids = [item["id"] for item in cleaning.items() if item["kind"] != "spool"]
+    assert ids == [f"environment/{key}", python]
+    assert cleaning.remove(ids, force=False) == {"removed": ids, "kept": []}
+    assert pythons.names() == []
+
+
+def test_a_python_that_was_not_fetched_to_its_end_goes(cleaning, tmp_path: Path) -> None:
+    """Other things in that folder are uv's own, and no items."""
+    pythons = tmp_path / "work" / "cache" / "pythons"
+    for name in ("cpython-3.12.4-linux-x86_64-gnu", ".temp"):
+        (pythons / name).mkdir(parents=True)
+    (pythons / "cpython-3.12-linux-x86_64-gnu").symlink_to("cpython-3.12.4-linux-x86_64-gnu")
+    (item,) = [item for item in cleaning.items() if item["kind"] != "spool"]
+    assert (item["kind"], cleaning.remove([item["id"]], force=False)["kept"]) == ("python", [])
+    assert [one["kind"] for one in cleaning.items()] == ["spool"]

@@ -13,7 +13,16 @@ def test_what_is_left_out_is_none():
     assert Resources.from_json({"cpus": 4, "fast_disks": 2}) == Resources(0, 4, 0)
 
 
-@pytest.mark.parametrize("data", [{"gpus": -1}, {"cpus": 1.5}, {"memory": "8GiB"}, {"gpus": True}, None])
+def test_what_only_clusters_have_is_sent_where_it_is_said():
+    """An earlier version reads the rest."""
+    assert Resources(1, 2, 3).to_json() == {"gpus": 1, "cpus": 2, "memory": 3}
+    needs = Resources(0, 1, 0, nodes=2, time=60, no_gpus=True)
+    assert Resources.from_json(needs.to_json()) == needs
+
+
+@pytest.mark.parametrize(
+    "data", [{"nodes": -1}, {"no_gpus": 1}, {"gpus": -1}, {"cpus": 1.5}, {"memory": "8GiB"}, {"gpus": True}, None]
+)
 def test_what_makes_no_sense_is_refused(data):
     """Each side checks what the other one says."""
     with pytest.raises(FieldError, match="resources"):
@@ -26,6 +35,10 @@ def test_what_makes_no_sense_is_refused(data):
         (Resources(1, 4, 8 << 30), "1 GPU, 4 CPUs, 8 GiB of memory"),
         (Resources(2, 1, 0), "2 GPUs, 1 CPU"),
         (Resources(0, 0, 0), ""),
+        (
+            Resources(0, 1, 0, nodes=2, tasks=8, time=5400, no_gpus=True),
+            "2 nodes, 8 tasks, 1 CPU, no GPU, 1:30:00 of time",
+        ),
     ],
 )
 def test_messages_show_what_there_is(resources, text):
@@ -52,6 +65,8 @@ def test_a_job_that_says_nothing_takes_the_usual_part():
         (Resources(0, 9, 0), "a job needs 9 CPUs, and it has 8 CPUs"),
         (Resources(0, 1, 65 * GIB), "a job needs 1 CPU, 65 GiB of memory, and it has 64 GiB of memory"),
         (Resources(4, 8, 64 * GIB), ""),
+        (Resources(0, 1, 0, nodes=2), "it is no Slurm cluster, and only one has `nodes`, `tasks` and `time` to give"),
+        (Resources(0, 1, 0, no_gpus=True), ""),
         (None, ""),
     ],
 )

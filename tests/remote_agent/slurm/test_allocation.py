@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from remote_agent.agent.spool import log
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.job import JobError
 from remote_agent.protocol.resources import Resources
+from remote_agent.shared.report_ring import STOP, has_mark
 from remote_agent.slurm import allocation
 from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prepared, write_prepared
 from remote_agent.slurm.batch import Batch, BatchError
-from remote_agent.slurm.classes import DEFAULT
+from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations
+from remote_agent.slurm.lease import LEASE_ENDED, Lease, LeaseWatch
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system import gpus as system_gpus
@@ -99,6 +102,24 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     yield new
     for one in made:
         one.close()
+
+
+@pytest.mark.parametrize(("lasts", "left"), [(Lasting(3600, 3600), True), (Lasting(3600, 600), False)])
+def test_it_takes_a_job_only_if_the_time_that_it_needs_is_left(make, monkeypatch, lasts, left):
+    """The first one always. If not, it leaves, and the job is for another one."""
+    host = make(most=None, order=Order(lasting=lasts))
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    ((zygote, job),) = host.jobs()
+    now = allocation.time.monotonic()
+    monkeypatch.setattr(allocation.time, "monotonic", lambda: now + 1800)
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert (host.forks, host.seen().left) == (
+        (["3.1"], "it has no time left for another job") if left else (["3.1", "4.1"], None)
+    )
 
 
 def test_it_does_one_job_and_leaves(make):
@@ -243,6 +264,67 @@ def test_a_request_ends_a_job_that_runs(make):
     host.pool.stop("3.1", Stop("timeout", kill=False, why=""))
     host.settle()
     assert host.seen().attempts["3.1"].cancel == "timeout"
+
+
+def test_a_request_to_stop_is_passed_on_once(make):
+    """The job that runs finds it at its next report. One of another allocation is not touched."""
+    host = make()
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    for attempt in ("3.1", "4.1"):
+        host.pool.ask(attempt)
+    host.settle()
+    folder = host.allocation.paths.reports(host.allocation.attempts.get("3.1"))
+    assert has_mark(folder, STOP)
+    os.unlink(os.path.join(folder, STOP))
+    host.settle()
+    assert not has_mark(folder, STOP)
+    assert host.seen().attempts["3.1"].cancel is None
+    host.pool.forget("3.1")
+    assert host.pool.asked() == ["4.1"]
+
+
+def test_its_log_is_never_rewritten(make, monkeypatch: pytest.MonkeyPatch):
+    """Others follow it by the place of what they have read, also when most of it is not needed any more, or the disk is full."""
+    monkeypatch.setattr(log, "_COMPACT_FROM", 0)
+    host = make()
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    attempts = host.allocation.attempts
+    attempts.log.forget([attempts.log.append({"r": "note", "text": "x" * 5000})])
+    host.settle()
+    assert attempts.log.wants_compaction
+    assert attempts.log.generation == 0
+    seen = host.seen()
+    assert seen.has_begun
+    assert seen.attempts["3.1"].started_at is not None
+
+
+def test_the_end_of_the_controllers_lease_cancels_what_runs_and_what_waits(make):
+    """What waits never starts. It leaves when its job is over, and takes nothing more."""
+    host = make(most=None)
+    lease = Lease(host.files)
+    lease.grant(60.0, 0.0)
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    assert host.forks == ["3.1"]
+    os.utime(os.path.join(host.files.root, "lease"), (0, 0))
+    host.allocation._lease = LeaseWatch(host.files, os.path.join(host.files.root, FOLDER, "22.0"))
+    host.settle()
+    assert host.pool.takers() == {"3.1": "22.0", "4.1": "22.0"}
+    seen = host.seen()
+    assert seen.attempts["3.1"].cancel == "cancelled"
+    waited = seen.attempts["4.1"].final.envelope.error
+    assert (waited.kind, waited.message) == ("cancelled", LEASE_ENDED)
+    ((zygote, job),) = host.jobs()
+    job.finish(error=JobError("cancelled"))
+    zygote.ended(job, 0)
+    host.settle()
+    assert host.seen().left == LEASE_ENDED
+    assert host.forks == ["3.1"]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,22 @@ def test_a_request_becomes_one_array(program: Program):
 
 
 @pytest.mark.parametrize(
+    ("needs", "words"),
+    [
+        ({"nodes": "2"}, ["--nodes=2"]),
+        ({"nodes": "2", "tasks": "8"}, ["--nodes=2", "--ntasks-per-node=4", "--ntasks=8"]),
+        ({"nodes": "2", "tasks": "3"}, ["--nodes=2", "--ntasks=3"]),
+        ({"tasks": "3"}, ["--ntasks=3"]),
+    ],
+)
+def test_tasks_are_the_same_number_on_each_node(program: Program, needs: dict[str, str], words: list[str]):
+    """Where that is possible. Slurm would rather fill one node than the other. Without `nodes`, it says where they are."""
+    said = program("sbatch", out="123\n")
+    Slurm().submit(REQUEST._replace(needs=needs))
+    assert sorted(line for line in said.read_text().splitlines() if line.startswith("--n")) == words
+
+
+@pytest.mark.parametrize(
     ("err", "expected"),
     [
         ("sbatch: error: Batch job submission failed: Invalid partition specified\n", Refused),

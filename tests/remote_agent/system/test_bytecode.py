@@ -13,7 +13,7 @@ import pytest
 
 import launcher
 from launcher.demo.server import DemoServer
-from launcher.inventory import HostSpec
+from launcher.hosts.host_spec import HostSpec
 
 ROOT = Path(__file__).parents[3]
 #: More than a page of code, so that a disk may take a part of it.

@@ -134,7 +134,7 @@ def test_an_import_error_is_reported_once(host, code, type_, text, isolation):
 
 def test_importing_the_controller_is_a_clear_error(host):
     """A host has only the table of contents of `launcher`. The error says where the import belongs."""
-    host.write({"bad.py": "import launcher.inventory\n"})
+    host.write({"bad.py": "import launcher.hosts.inventory\n"})
     answer = host.start("bad:task", main_module="bad")
     error = JobError.from_json(answer.header["error"])
     assert "import it below `if __name__ == '__main__':`" in error.message

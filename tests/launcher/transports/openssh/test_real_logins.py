@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -311,27 +312,72 @@ class TestAuthorities:
 class TestTokens:
     """Keys that never leave what holds them."""
 
-    def test_a_security_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """`auto` sees that the key needs it. A run waits for the touch; without the key the error names it."""
+    @pytest.fixture
+    def touch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+        """Touch the security key: returns when it has waited for that, which it does at each login."""
+        fifo = tmp_path / "touch"
+        os.mkfifo(fifo)
+        monkeypatch.setenv("SK_SOFT_TOUCH", str(fifo))
+
+        def touch() -> str:
+            # Opening waits until the key reads.
+            fifo.write_bytes(b"t")
+            return ""
+
+        return touch
+
+    @pytest.fixture
+    def key(self, tmp_path: Path) -> Path:
+        """A key whose private part a software security key holds."""
         compiler = need_programs("cc")["cc"]
         need_files("/usr/include/openssl/evp.h")
-        provider, key = tmp_path / "sk_soft.so", tmp_path / "my_token"
         source = Path(__file__).resolve().parents[3] / "hosts" / "sk_soft.c"
+        provider, key = tmp_path / "sk_soft.so", tmp_path / "my_token"
         run(compiler, "-shared", "-fPIC", "-o", provider, source, "-lcrypto")
         run("ssh-keygen", "-q", "-t", "ed25519-sk", "-w", provider, "-N", "", "-f", key)
+        return key
+
+    @pytest.fixture
+    def host(self, key: Path, tmp_path: Path) -> Iterator[OpenSshHost]:
+        """A host that knows this key alone."""
         host = OpenSshHost(tmp_path / "host")
         (host.folder / "etc" / "authorized_keys").write_text(Path(f"{key}.pub").read_text())
         text = host.ssh_config.read_text().replace(f"IdentityFile {host.identity}", f"IdentityFile {key}")
-        host.ssh_config.write_text(f"{text}  SecurityKeyProvider {provider}\n")
-        touch = tmp_path / "touch"
-        monkeypatch.setenv("SK_SOFT_TOUCH", str(touch))
+        host.ssh_config.write_text(f"{text}  SecurityKeyProvider {tmp_path / 'sk_soft.so'}\n")
         with up(host):
-            touch.touch()
+            yield host
+
+    def test_a_security_key(self, host: OpenSshHost, key: Path, touch: Callable[[], str]) -> None:
+        """`auto` sees that the key needs it, and a run waits for the touch."""
+        with ThreadPoolExecutor(1) as pool:
+            touched = pool.submit(touch)
             assert say(host) == ("in\n", "openssh", f"{key} needs its security key")
-            host.ssh_config.write_text(text + "  SecurityKeyProvider /nowhere.so\n")
-            error = refusal(host)
-            assert isinstance(error, AuthenticationFailed)
-            assert str(key) in error.message
+            assert touched.done()
+
+    def test_a_security_key_that_is_not_there(self, host: OpenSshHost, key: Path, tmp_path: Path) -> None:
+        """The error names the key."""
+        text = host.ssh_config.read_text()
+        host.ssh_config.write_text(text.replace(str(tmp_path / "sk_soft.so"), "/nowhere.so"))
+        error = refusal(host)
+        assert isinstance(error, AuthenticationFailed)
+        assert str(key) in error.message
+
+    @pytest.mark.usefixtures("touch")
+    def test_a_security_key_that_nobody_touches(
+        self, host: OpenSshHost, key: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The error of the login says what the key waited for, and which command asks for it once."""
+        monkeypatch.setattr(openssh_transport, "_LOGIN_TIMEOUT", 2.0)
+        error = refusal(host)
+        assert f"not over within 2 s: the security key of {key} waited for a touch" in error.message
+        assert f"launcher connect {host.name}" in error.next_step
+
+    def test_a_touch_is_asked_for_once(self, host: OpenSshHost, tmp_path: Path, touch: Callable[[], str]) -> None:
+        """The terminal says that the key waits. Runs over the kept connection need no touch."""
+        code, told = connect(host, tmp_path, [("Confirm user presence", touch)])
+        assert code == 0, told
+        for _ in range(3):
+            assert say(host) == ("in\n", "openssh", "a kept connection to the host is open")
 
     def test_a_pkcs11_token(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its PIN is asked for under `launcher connect`. A run without a kept connection names that command."""
@@ -472,7 +518,7 @@ def test_a_second_run_needs_neither_a_handshake_nor_paramiko(openssh_host: OpenS
     kept.open_kept(openssh_host.name, ssh_options(openssh_host.spec()), 60.0)
     script = (
         "import sys\n"
-        "from launcher.inventory import HostSpec\n"
+        "from launcher.hosts.host_spec import HostSpec\n"
         "from launcher.options import LaunchConf\n"
         "from launcher.transports.early_connections import EarlyConnections\n"
         f"spec = HostSpec({openssh_host.name!r}, {openssh_host.name!r}, ssh_config={str(openssh_host.ssh_config)!r}, ssh='auto')\n"

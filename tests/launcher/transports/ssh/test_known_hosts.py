@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.inventory import is_fingerprint
+from launcher.hosts.fields import is_fingerprint
 from launcher.transports.ssh.known_hosts import KnownHosts, Verdict, add, fingerprint, host_name, line
 from tests.requirements import need_programs
 

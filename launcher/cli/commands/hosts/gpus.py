@@ -1,0 +1,91 @@
+"""`launcher gpus`: who has which GPU of a host, since when, and for which run and job.
+
+Rule: it takes no GPU and ends nothing. What a host says of itself is checked before it is shown.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from launcher.cli import arguments, completion
+from launcher.cli import options as opt
+from launcher.cli.parameters import Argument
+from launcher.cli.past_hosts import labels
+from launcher.errors import HostError, LauncherError
+
+if TYPE_CHECKING:
+    from launcher.agents.gpus import GpuList
+    from launcher.hosts.host_spec import HostSpec
+
+__all__ = ["gpus"]
+
+_Given = Annotated[
+    list[str] | None,
+    Argument(
+        metavar="[[USER@]HOST[:PORT]]...",
+        help="The hosts to ask (default: those of --hosts, else this machine).",
+        show_default=False,
+        autocompletion=completion.hosts,
+    ),
+]
+
+
+@dataclass
+class _Host:
+    """One host, and what it says."""
+
+    spec: HostSpec
+    label: str
+    found: GpuList | None = None
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        said = self.found.to_json() if self.found is not None else {}
+        return {"host": self.spec.name, "label": self.label, **said, "error": self.error or said.get("error") or None}
+
+
+@opt.takes_options("hosts_file", "workdir")
+def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
+    """Show who has which GPU on HOSTs, since when, for which run and job, and which other processes use it.
+
+    With a hosts file, it also says which GPUs that file leaves to jobs.
+    """
+    from launcher.hosts.inventory import host_specs
+
+    specs = list(host_specs(None, opt.conf({"hosts": hosts, **given})))
+    found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(_ask, found))
+    if is_json:
+        arguments.print_json(hosts=[one.to_json() for one in found])
+    else:
+        for host in found:
+            _print(host)
+    if all(one.error for one in found):
+        raise LauncherError("no host could be reached")
+
+
+def _ask(host: _Host) -> None:
+    from launcher.agents.query import AgentQuery
+
+    try:
+        with AgentQuery(host.spec, "clean") as talk:
+            host.found = talk.gpus(host.spec.gpus)
+    except HostError as error:
+        host.error = str(error)
+
+
+def _print(host: _Host) -> None:
+    from launcher.display.gpus import lines
+    from launcher.display.text import clean
+
+    print(f"{host.label}:")
+    if host.found is None:
+        print("  " + "\n  ".join(clean(host.error).splitlines()))
+        return
+    for line in lines(host.found, time.time()):
+        print(f"  {line}")

@@ -1,0 +1,68 @@
+"""`launcher report`: the page of a run.
+
+Rule: the page is there whole, or as it was. It is made from the journal alone, so that it can be made at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from launcher.cli import arguments
+from launcher.cli.parameters import Option
+from launcher.errors import RunError, UsageError
+from launcher.util.text.terminal_text import clean_line
+
+__all__ = ["report"]
+
+_Open = Annotated[bool, Option("--open", help="Open the page in your browser.")]
+_Into = Annotated[
+    Path | None,
+    Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the page to this file (default: report.html in the run's folder).",
+        show_default=False,
+    ),
+]
+_FullPaths = Annotated[
+    bool, Option("--full-paths", help="Leave the names of home folders in the page, and link files outside its folder.")
+]
+
+
+def report(
+    run: arguments.Run = "last",
+    is_opened: _Open = False,
+    into: _Into = None,
+    sort: arguments.Sort = None,
+    full_paths: _FullPaths = False,
+) -> None:
+    """Write the report of RUN: one HTML page for a browser, which needs no network.
+
+    It has what failed and why, parameters against results, the timeline of each slot, and every job.
+    """
+    from launcher.report_page.facts import read_facts
+    from launcher.report_page.page import render
+    from launcher.runs import index
+
+    entry = index.find(run)
+    if not entry.is_there:
+        raise RunError(f"run {entry.run}: its folder {clean_line(entry.folder)} is gone, and its journal with it")
+    path = into or entry.folder / "report.html"
+    data = render(read_facts(entry, sort=sort or "", full_paths=full_paths), path.parent, full_paths=full_paths)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_bytes(data)
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise UsageError(f"{clean_line(path)}: {error.strerror}; name another file with --output") from None
+    print(clean_line(path))
+    if is_opened:
+        import webbrowser
+
+        if not webbrowser.open(path.absolute().as_uri()):
+            print("launcher: no browser was found; open the file yourself", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Text that people read and write: quoted, cleaned, counted, compared."""
