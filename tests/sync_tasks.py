@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from typing import Any
@@ -25,6 +26,14 @@ def grows(cfg: Any) -> str:
     with open(os.path.join(folder, "late", "file"), "w") as file:
         file.write("late")
     return "done"
+
+
+def writes_events(cfg: Any) -> None:
+    """Append bytes, each in base64 in a line that comes over a FIFO, to a file of events."""
+    path = os.path.join(launcher.current_job().output_dir, "tb", "events.out.tfevents.1")
+    os.makedirs(os.path.dirname(path))
+    with open(cfg.gate) as gate, open(path, "ab", buffering=0) as file:
+        file.writelines(base64.b64decode(line) for line in gate)
 
 
 def waits(cfg: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import os
 import signal
@@ -23,7 +25,7 @@ from launcher.demo.server import DemoServer
 from launcher.hosts.host_spec import HostSpec
 from launcher.results import synced_files
 from tests.hosts.openssh import running_openssh_host
-from tests.sync_tasks import fails_once, grows, waits
+from tests.sync_tasks import fails_once, grows, waits, writes_events
 
 #: A defect shows as a wait that does not end.
 _PATIENCE = 30.0
@@ -258,3 +260,49 @@ def test_on_a_host_that_shares_nothing(tmp_path: Path, way: str) -> None:
             (host.home / "go").touch()
             job.result()
     assert log.read_text() == "one\ntwo\n"
+
+
+@pytest.mark.trackers
+def test_tensorboard_reads_a_file_of_events_that_grows(host: HostSpec, gate: Gate, tmp_path: Path) -> None:
+    """With its own reader, which is opened once: each value while the job runs, and the last one after its end. A record may come in two parts."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def record(event: Event) -> bytes:
+        buffer = io.BytesIO()
+        RecordWriter(buffer).write(event.SerializeToString())
+        return buffer.getvalue()
+
+    def loss(step: int) -> bytes:
+        value = Summary.Value(tag="loss", simple_value=1 / (step + 1))
+        return record(Event(wall_time=1.0 + step, step=step, summary=Summary(value=[value])))
+
+    def say(data: bytes) -> None:
+        gate.say(base64.b64encode(data).decode() + "\n")
+
+    def steps() -> list[int]:
+        reader.Reload()
+        return [one.step for one in reader.Scalars("loss")] if "loss" in reader.Tags()["scalars"] else []
+
+    folder = tmp_path / "out" / "0" / "tb"
+    with launcher.Session.open(
+        hosts=[host], folder=tmp_path / "out", sync_outputs=1, sync_only=["*tfevents*"]
+    ) as session:
+        job = session.submit(writes_events, {"gate": str(gate.path)})
+        say(record(Event(wall_time=0.0, file_version="brain.Event:2")) + loss(0))
+        wait_until(folder.exists, "the folder of events")
+        reader = EventAccumulator(str(folder))
+        wait_until(lambda: steps() == [0], "the first value")
+        size = (folder / "events.out.tfevents.1").stat().st_size
+        say(loss(1) + loss(2)[:5])
+        wait_until(lambda: (folder / "events.out.tfevents.1").stat().st_size > size, "what is new")
+        wait_until(lambda: steps() == [0, 1], "the second value")
+        say(loss(2)[5:])
+        wait_until(lambda: steps() == [0, 1, 2], "the record that came in two parts")
+        assert not job.done()
+        say(loss(3))
+        gate.close()
+        job.result()
+    assert steps() == [0, 1, 2, 3]
