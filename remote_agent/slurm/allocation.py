@@ -159,6 +159,7 @@ class Allocation(Agent):
             "lease": None,
             "live": False,
             "batch": None,
+            "sync": None,
         }
         part = order.part
         if part is not None:
