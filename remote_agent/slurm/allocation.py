@@ -161,6 +161,7 @@ class Allocation(Agent):
             "lease": None,
             "live": False,
             "batch": None,
+            "sync": None,
         }
         part = order.part
         if part is not None:

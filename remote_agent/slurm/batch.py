@@ -99,6 +99,7 @@ class Listed(NamedTuple):
         reason: why it waits, in the system's words; empty if it does not say.
         node: where it runs, or has run.
         start: when the system expects it to start, if it waits: `2026-11-30T17:05:00`, by the cluster's clock; empty if it does not say.
+        is_held: its nodes could not start it, and the system holds it until somebody releases it. For a run it has ended.
     """
 
     job: str
@@ -109,6 +110,7 @@ class Listed(NamedTuple):
     reason: str
     node: str
     start: str = ""
+    is_held: bool = False
 
 
 def expected_start(found: Sequence[Listed], reason: str) -> str:

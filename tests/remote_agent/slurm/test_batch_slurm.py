@@ -235,6 +235,13 @@ def test_an_answer_that_is_cut_off_is_none(program: Program):
         Slurm().submit(REQUEST)
 
 
+def test_what_no_node_could_start_has_ended(program: Program):
+    """Slurm holds it until somebody releases it, which a run does not wait for."""
+    program("squeue", out="7|hrl-a|PENDING||N/A|launch failed requeued held\n")
+    (held,) = Slurm().listed(["hrl-a"])
+    assert (held.phase, held.kind, held.is_held) == (Phase.ENDED, "node_failed", True)
+
+
 def test_all_that_is_listed_is_read(program: Program):
     """A reason may have spaces, commas and bars. A word that nobody knows is alive. A line that is no answer is passed over."""
     said = program(
