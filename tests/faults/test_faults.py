@@ -108,6 +108,59 @@ def test_link_flapping(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 
 @fault(
+    "link lost ten times while output files of a running job come",
+    "a file here is at any time a beginning of what it is in the end; in the end all is as on the host",
+)
+def test_links_lost_while_files_come(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """What was not confirmed is sent again, at its place."""
+    log = tmp_path / "sweep" / "0" / "log"
+    seen: list[str] = []
+    run = FaultyRun(tmp_path).start(app.logs, 1, [host.spec(slots=1)], sync_outputs=1)
+    for number in range(10):
+        size = len(seen[-1]) if seen else 0
+        run.wait_for("more of the file", lambda size=size: log.exists() and log.stat().st_size > size)  # type: ignore[misc]
+        assert host.kill_sessions()
+        seen.append(log.read_text(encoding="utf-8"))
+        run.wait_for("another link", lambda number=number: len(run.of(events.HostReady)) > number + 1)  # type: ignore[misc]
+    open_gate(host)
+    (one,) = run.finish()
+    assert log.read_text(encoding="utf-8") == one.return_value
+    assert all(one.return_value.startswith(text) for text in seen)
+    assert sorted(path.name for path in log.parent.iterdir()) == [".hydra", ".launcher", "log", "logs.log"]
+    assert not (log.parent / ".launcher" / "synced").exists()
+
+
+@fault(
+    "host given up after output files of its running job have come, and the job runs again on another one",
+    "in the end there are the files of that attempt, and nothing of the one before",
+)
+def test_host_given_up_after_files_came(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """The next attempt begins anew, and what came of the one before goes at its end."""
+    here = tmp_path / "sweep" / "0"
+    with running_openssh_host(tmp_path / "other", "other-host") as other:
+        run = FaultyRun(tmp_path).start(
+            app.logs,
+            1,
+            [host.spec(slots=1), other.spec(slots=1)],
+            on_host_loss="retry",
+            host_loss_timeout=1,
+            sync_outputs=1,
+        )
+        run.wait_for("a file", lambda: list(here.glob("only-on-*")))
+        first = run.of(events.JobAssigned)[0].host
+        lost, kept = (host, other) if first == host.name else (other, host)
+        with firewall(lost):
+            lost.kill_sessions()
+            run.wait_for("it to be given up", lambda: run.of(events.HostLost), 90)
+            run.wait_for("the other attempt", lambda: len(run.of(events.AttemptStarted)) > 1)
+            open_gate(kept)
+            (one,) = run.finish()
+        assert (one.host, one.attempt) == (kept.name, 2)
+        assert (here / "log").read_text(encoding="utf-8") == one.return_value
+        assert sorted(path.name for path in here.iterdir()) == [".hydra", ".launcher", "log", "logs.log"]
+
+
+@fault(
     "session stopped (SIGSTOP): the link stands, nobody answers", "found by the heartbeat; reconnected; nothing lost"
 )
 def test_session_frozen(host: OpenSshHost, app: Any, tmp_path: Path, quick_heartbeat: None) -> None:

@@ -1,5 +1,6 @@
 """The application of the fault suite: it writes down, in the host's home, each time that one of its jobs really runs."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -56,6 +57,21 @@ def stubborn(cfg):
     """Waits for the gate, and does not listen to SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return gated(cfg)
+
+
+def logs(cfg):
+    """Adds to a file until the gate is opened, and says what is in it in the end. Another file is there only until then, on this host."""
+    log = Path(launcher.current_job().output_dir, "log")
+    other = log.with_name("only-on-" + os.uname().nodename)
+    other.write_text("until the gate opens", encoding="utf-8")
+    for step in itertools.count():
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{step} of {os.getpid()} {'x' * 5000}\n")
+        if (HOME / "gate").exists():
+            break
+        threading.Event().wait(0.02)
+    other.unlink()
+    return log.read_text(encoding="utf-8")
 
 
 def talks(cfg):
