@@ -30,9 +30,11 @@ from remote_agent.slurm.asking import MOST, Asking
 from remote_agent.slurm.batch import Batch, Listed, Phase
 from remote_agent.slurm.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.demand import ShortJobs
+from remote_agent.slurm.disk_watch import DiskWatch
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import Incarnations
+from remote_agent.slurm.lease import Lease
 from remote_agent.slurm.next_attempts import agree
 from remote_agent.slurm.pace import LookPace
 from remote_agent.slurm.pool import Pool, Stop
@@ -78,6 +80,7 @@ class Submitter(ZygoteListener):
             files.make_folder(name)
         self._turn_taken = turn = Turn(files)
         self._pool = pool = Pool(files, files.writer)
+        self._lease = Lease(files)
         self._incarnations = incarnations = Incarnations(files)
         self._zygotes = zygotes = Zygotes(paths, selector, background, controller)
         zygotes.publish = self._publish
@@ -92,6 +95,7 @@ class Submitter(ZygoteListener):
         )
         self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
+        self._disk = DiskWatch(files.path(".{}.try".format(files.writer)), background, controller.note)
         self._pace = LookPace()
         self._asking.on_taken = self._on_news
         self._is_live = False
@@ -152,6 +156,7 @@ class Submitter(ZygoteListener):
 
     def _turn(self, now: float) -> None:
         self._turn_taken.touch(now)
+        self._lease.touch(now)
         self._controller.tick(now)
         self._zygotes.tick(now)
         if self._finish_by is not None:
@@ -160,7 +165,8 @@ class Submitter(ZygoteListener):
             return
         if now >= self._pace.at and self._has_hello:
             self._look(now)
-        self._asking.tick(now, is_prepared=self._is_prepared)
+        self._disk.tick(now)
+        self._asking.tick(now, is_prepared=self._is_prepared and not self._disk.error)
         self._log.file.flush()
         self._controller.pump()
 
@@ -187,6 +193,7 @@ class Submitter(ZygoteListener):
     # -- the controller ------------------------------------------------------------------------------------------
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
+        self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()

@@ -74,3 +74,21 @@ def test_a_job_that_waits_for_slurm_and_is_stopped_never_starts(cluster: SlurmCl
         assert "stopped before it started" in str(job.job_return().error)
     assert lines(cluster.login, "ran") == []
     check_nothing_left(cluster)
+
+
+def test_the_lease_of_a_controller_that_has_gone_ends_its_jobs(cluster: SlurmCluster, tmp_path: Path):
+    """The job that runs gets SIGTERM, and its end hook fires. The one that waits never starts. Whoever comes back sees both."""
+    app = load_app()
+    host = login(cluster, jobs="many", allocations=1)
+    with launcher.Session.open(hosts=[host], folder=tmp_path / "out", callbacks=[app.Witness()], lease=3.0) as session:
+        for num in range(2):
+            session.submit(app.gated, {"num": num})
+        wait_until(lambda: lines(cluster.login, "ran") == ["0"], "it to run", _LONG)
+        session.detach()
+    wait_until(lambda: lines(cluster.login, "hooks") == ["start 0", "end 0"], "its end hook", _LONG)
+    with launcher.Session.resume(tmp_path / "out") as session:
+        errors = {job.num: job.job_return().error for job in session.as_completed()}
+    assert {num: one.kind for num, one in errors.items()} == {0: "cancelled", 1: "cancelled"}
+    assert errors[1].message == "cancelled: its controller's lease ended"
+    assert lines(cluster.login, "ran") == ["0"]
+    check_nothing_left(cluster)

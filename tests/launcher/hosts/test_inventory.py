@@ -375,21 +375,17 @@ class TestSlurm:
         assert str(caught.value).startswith("hosts.yaml: host login: slurm")
 
     @pytest.mark.parametrize(
-        ("host", "options", "says"),
-        [
-            ({"slots": 2}, {}, "slots"),
-            ({"gpus": 1}, {}, "gpus"),
-            ({"cpus": 1}, {}, "cpus"),
-            ({"memory": "1GiB"}, {}, "memory"),
-            ({}, {"lease": 60.0}, "lease"),
-        ],
+        "host", [{"slots": 2}, {"gpus": 1}, {"cpus": 1}, {"memory": "1GiB"}], ids=lambda host: next(iter(host))
     )
-    def test_what_does_not_work_there_is_refused(
-        self, host: dict[str, object], options: dict[str, object], says: str
-    ) -> None:
+    def test_what_does_not_work_there_is_refused(self, host: dict[str, object]) -> None:
         """By name, before anything is sent."""
-        with pytest.raises(InventoryError, match=says):
-            host_specs([{"name": "login", "slurm": {}, **host}], LaunchConf(**options))  # type: ignore[arg-type]
+        with pytest.raises(InventoryError, match=next(iter(host))):
+            host_specs([{"name": "login", "slurm": {}, **host}], LaunchConf())
+
+    def test_its_files_do_not_come_early(self) -> None:
+        """That is refused by name, too."""
+        with pytest.raises(InventoryError, match="login: sync_outputs"):
+            host_specs([{"name": "login", "slurm": {}}], LaunchConf(sync_outputs=30.0))
 
     def test_slurm_knows_what_a_job_can_have(self) -> None:
         """So nothing that a job needs is refused here."""

@@ -59,6 +59,17 @@ def test_a_log_is_followed_while_it_grows(tmp_path: Path, seen: Incarnations):
     assert one.gone == {"3.1"}
 
 
+def test_what_never_began_has_no_process_that_must_go(tmp_path: Path, seen: Incarnations):
+    """Its result is all that the controller waits for. The process of what began is waited for."""
+    node = Node(tmp_path, "22.0")
+    node.say("final", a="4.1", **_FINAL)
+    node.say("started", a="3.1", slot=0, at=2.0)
+    node.say("final", a="3.1", **_FINAL)
+    seen.advance(0.0)
+    (one,) = seen
+    assert {name: attempt.is_over for name, attempt in one.attempts.items()} == {"4.1": True, "3.1": False}
+
+
 @pytest.mark.parametrize("filler", [b"", b"\0"])
 def test_bytes_on_their_way_are_waited_for(tmp_path: Path, seen: Incarnations, filler: bytes):
     """A log that ends within a record, or with zeros where the bytes have not come yet, is read on when they have."""
