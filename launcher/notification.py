@@ -6,13 +6,11 @@ hangs or refuses delays the run only a limited time, and is one warning.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import logging
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +20,7 @@ from launcher.display.values import best_lines
 from launcher.errors import CallbackError, LauncherError
 from launcher.runs import index
 from launcher.tables.table import Table, read_table, sort_rows
+from launcher.util.library_log import kept_log
 from launcher.util.text.terminal_text import clean
 from remote_agent.callbacks.base import Callback
 
@@ -101,7 +100,7 @@ class NotifyCallback(Callback):
 
         def send() -> None:
             try:
-                with _listening(told):  # here, because a late answer may be logged, too
+                with kept_log("apprise", told):  # here, because a late answer may be logged, too
                     answers.append(bool(service.notify(title=title, body=body)))
             except Exception as error:  # noqa: BLE001 - told below, in the thread of the run
                 told.append(f"{type(error).__name__}: {error}")
@@ -140,7 +139,9 @@ class NotifyCallback(Callback):
             )
         service = apprise.Apprise()
         for place, address in enumerate(addresses, 1):
-            if not _quietly(lambda: service.add(address)):  # noqa: B023 - called at once
+            with kept_log("apprise", []):  # what it logs of a wrong address has it whole
+                is_known = service.add(address)
+            if not is_known:
                 raise CallbackError(f"NotifyCallback: url {place} of {len(addresses)} is none that apprise knows")
         return service, addresses
 
@@ -161,31 +162,6 @@ def message_of(table: Table, sort: str = "") -> tuple[str, str]:
         where = f" on {failed.host}" if failed.host else ""
         lines.append(shorten(f"job {failed.num}{where}: {error_line(failed.error)}", 500))
     return title, "\n".join(clean(line) for line in [*lines, f"launcher show {status.run}"])
-
-
-def _quietly(add: Any) -> bool:
-    """Add an address. What apprise logs of a wrong one has it whole."""
-    with _listening([]):
-        return bool(add())
-
-
-@contextlib.contextmanager
-def _listening(told: list[str]) -> Iterator[None]:
-    """Within this context, what apprise logs comes here alone: it may name addresses."""
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.WARNING:
-                told.append(record.getMessage())
-
-    logger, listener = logging.getLogger("apprise"), Listener()
-    before, logger.propagate = logger.propagate, False
-    logger.addHandler(listener)
-    try:
-        yield
-    finally:
-        logger.removeHandler(listener)
-        logger.propagate = before
 
 
 def _without_secrets(text: str, addresses: Iterable[str]) -> str:

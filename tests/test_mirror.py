@@ -131,6 +131,7 @@ TESTED_IN = {
     "launcher/tracing/sdk_spans.py": "launcher/tracing/test_sending.py",
     "launcher/tracing/span.py": "launcher/tracing/test_spans.py",
     "launcher/cli/commands/views/top.py": "launcher/cli/test_top.py",
+    "launcher/util/library_log.py": "launcher/test_notification.py",
     "launcher/terminal/controls.py": "end_to_end/test_live_part.py",
     "launcher/terminal/job_output.py": "launcher/cli/test_commands.py",
     "launcher/terminal/top.py": "launcher/cli/test_top.py",

@@ -6,9 +6,7 @@ OpenTelemetry is imported before a trace is sent. A password in an address is in
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import logging
 import os
 import re
 import threading
@@ -21,6 +19,7 @@ from launcher.errors import LauncherError
 from launcher.tracing.spans import RunTrace, read_trace
 from launcher.tracing.variables import NAMES, check_can_send, variable
 from launcher.util.frozen import frozen
+from launcher.util.library_log import kept_log
 from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
@@ -70,8 +69,8 @@ def send(trace: RunTrace) -> Sent:
     from launcher.tracing.sdk_spans import SdkSpans
 
     patience = _seconds(variable("TIMEOUT"), _PATIENCE)
-    told = _Messages()
-    with told.listening("opentelemetry"):
+    told: list[str] = []
+    with kept_log("opentelemetry", told):
         try:
             exporter = trace_exporter.OTLPSpanExporter(timeout=patience)
         except Exception as error:  # noqa: BLE001 - it raises what it likes for a wrong variable
@@ -92,7 +91,7 @@ def send(trace: RunTrace) -> Sent:
                         return
                     sent += len(batch)
             except Exception as error:  # noqa: BLE001
-                told.cause = f"{type(error).__name__}: {error}"
+                told.insert(0, f"{type(error).__name__}: {error}")
                 has_failed.set()
             finally:
                 is_over.set()
@@ -109,7 +108,8 @@ def send(trace: RunTrace) -> Sent:
             given_up.set()
             why = "it did not answer in time"
         elif has_failed.is_set():
-            why = _without_secrets(told.cause) or "it refused them"
+            # The first problem: the last one may only say that it was tried too often.
+            why = _without_secrets(next(iter(told), "")) or "it refused them"
         exporter.shutdown()  # type: ignore[no-untyped-call]
     if why:
         what = f"only {sent} spans of the trace were" if sent else "the trace was not"
@@ -146,31 +146,6 @@ def _without_secrets(text: str) -> str:
         for shown in filter(None, (value, unquote(value))):
             text = text.replace(shown, "***")
     return clean(text)[:500]
-
-
-class _Messages(logging.Handler):
-    """Keeps what OpenTelemetry logs, in place of showing it: there is one warning, and it is ours."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        #: The first problem. The last one may only say that it was tried too often.
-        self.cause = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING and not self.cause:
-            self.cause = record.getMessage()
-
-    @contextlib.contextmanager
-    def listening(self, name: str) -> Iterator[None]:
-        """Within this context, messages of this logger, and of those below it, come here alone."""
-        logger = logging.getLogger(name)
-        before, logger.propagate = logger.propagate, False
-        logger.addHandler(self)
-        try:
-            yield
-        finally:
-            logger.removeHandler(self)
-            logger.propagate = before
 
 
 def _batches(spans: Iterable[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
