@@ -9,7 +9,6 @@ that counts.
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
@@ -51,6 +50,7 @@ _FENCE_EVERY = 30.0
 _ANSWER = 3.0
 #: For so much of what is then left, a job may go on after SIGTERM. The rest is for its end hooks.
 _PART_OF_LEFT = 0.6
+_LEAST_PATIENCE = 1.0
 #: Seconds after the death of a job by SIGTERM within which Slurm's signal reaches this process, if it was Slurm's.
 _EXPLAIN = 1.0
 #: An allocation for many jobs ends after this many seconds without any.
@@ -131,6 +131,7 @@ class Allocation(Agent):
         self._begun_at = self._busy_at = time.monotonic()
         #: Why it takes nothing more; empty while it does.
         self._closing = self._closing_kind = ""
+        self._takes_no_more = ""
         self._has_left = False
         self._signal: Optional[int] = None
         self._batch = batch
@@ -160,6 +161,7 @@ class Allocation(Agent):
             "lease": None,
             "live": False,
             "batch": None,
+            "sync": None,
         }
         part = order.part
         if part is not None:
@@ -169,8 +171,7 @@ class Allocation(Agent):
             hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
         self.zygotes.threads = self.queue.threads
-        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        self.attempts.log.append({"r": "began", "node": node, "at": time.time(), "request": order.request})
+        self.attempts.log.append({"r": "began", "node": batch.node(), "at": time.time(), "request": order.request})
         if self.queue.unusable_gpus:
             self.controller.note(self.queue.unusable_gpus)
             self._close(self.queue.unusable_gpus, "host")
@@ -223,14 +224,14 @@ class Allocation(Agent):
             self._busy_at = now
         elif not self.attempts.has_unsynced and not self.attempts.has_unexplained and self.attempts.write():
             self._end_if_idle(now)
-        if self.attempts.error and not self._closing:
+        if self.attempts.error and not self._takes_no_more:
             # What has not begun goes on in another one. What runs goes on here: its result waits for room.
-            self._closing = "its disk could not be written ({})".format(self.attempts.error)
+            self._takes_no_more = "its disk could not be written ({})".format(self.attempts.error)
 
     @property
     def _may_take(self) -> bool:
         is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
-        may_begin = not self._closing and self._signal is None and self._has_time
+        may_begin = not (self._closing or self._takes_no_more) and self._signal is None and self._has_time
         return is_prepared and may_begin and (self._order.most is None or len(self._taken) < self._order.most)
 
     @property
@@ -355,16 +356,16 @@ class Allocation(Agent):
                 self._go_on(attempt, "")
             else:
                 self.running.cancel(attempt, kind, why=why)
-                if attempt.kill_at is not None:
+                if attempt.kill_at is not None and self._signal is not None:
                     # What does not listen is killed while there is time for its end hooks.
                     attempt.kill_at = min(attempt.kill_at, time.monotonic() + self._patience(kind))
 
     def _patience(self, kind: str) -> float:
         warned, killed = self._order.left
-        return _PART_OF_LEFT * (warned if kind == "time_limit" else max(0.0, killed - _ANSWER))
+        return max(_LEAST_PATIENCE, _PART_OF_LEFT * (warned if kind == "time_limit" else killed))
 
     def _end_if_idle(self, now: float) -> None:
-        why = self._closing
+        why = self._closing or self._takes_no_more
         order = self._order
         if not why and order.most is not None and len(self._taken) >= order.most:
             why = _DONE

@@ -99,6 +99,9 @@ class Asking:
         self._poll_at: Optional[float] = None
         self._is_polling = self._looks_first = False
         self._listed: Dict[str, Listed] = {}
+        self._held: Set[str] = set()
+        #: Why Slurm could not be asked the last time; empty if it could.
+        self._silence = ""
         self._supply = Supply(log, incarnations, pool)
         #: The most allocations that one request may have; None until Slurm has said it.
         self._most: Optional[int] = None
@@ -281,7 +284,9 @@ class Asking:
                 fruitless.setdefault(str(one.job), one.left or "")
         begun = {str(one.job) for one in self._incarnations if one.has_begun}
         for listed in self._listed.values():
-            if listed.phase is not Phase.ENDED or listed.job in used | begun or listed.kind in _NOT_OURS:
+            if listed.phase is not Phase.ENDED or listed.job in used | begun:
+                continue
+            if listed.kind in _NOT_OURS and not listed.is_held:
                 continue
             is_withdrawn = listed.kind == "cancelled" and self._supply.is_withdrawn(listed.name)
             if self._supply.class_of(listed.name) == klass and not is_withdrawn:
@@ -395,10 +400,19 @@ class Asking:
         self._is_polling = self._looks_first = False
         pause = _POLLS[self._polls] if self._polls < len(_POLLS) else _POLL
         self._polls += 1
-        self._poll_at = now + max(pause, _POLL_FACTOR * (now - asked_at))
         if error is not None:
-            self._note("slurm: {}".format(error))
+            # Its programs take long because it does not answer, and not because it has much to do.
+            self._poll_at = now + pause
+            self._see_silence(str(error))
             return
+        self._poll_at = now + max(pause, _POLL_FACTOR * (now - asked_at))
+        self._see_silence("")
+        for one in found:
+            if one.is_held and one.job not in self._held:
+                self._held.add(one.job)
+                self._note(
+                    "slurm: no node could start allocation {}: {}; another one is asked for".format(one.job, one.word)
+                )
         self._listed.update({one.job: one for one in found})
         for name in names:
             if name in self._log.answered or name in self._log.epilogues:
@@ -425,6 +439,14 @@ class Asking:
                 why = "Slurm says {} of allocation {} on {}".format(listed.word, listed.job, listed.node)
                 self._incarnations.bury(incarnation.name, listed.kind or "killed", why, now)
         self._ask_at = now
+
+    def _see_silence(self, error: str) -> None:
+        """Say that Slurm does not answer, and when it does again."""
+        if error and error != self._silence:
+            self._note("slurm: {}; jobs that run go on, and it is asked again".format(error))
+        elif not error and self._silence:
+            self._note("slurm: it answers again")
+        self._silence = error
 
     def _see_reasons(self, found: List[Listed], now: float) -> None:
         """Say why allocations wait, when that changes. Fail jobs whose allocations wait for what never comes."""

@@ -72,6 +72,8 @@ _MAYBE = (
     "Protocol",
     "Unspecified",
 )
+#: The reason of one that a node could not start, often because of its prolog.
+_HELD = "launch failed requeued held"
 _FIELDS = 6
 _START = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 #: Seconds before the end of an allocation at which its jobs get SIGTERM.
@@ -175,6 +177,9 @@ class Slurm(Batch):
             if len(fields) == _FIELDS:
                 job, name, word, node, start, reason = fields
                 phase = _phase(word)
+                if reason == _HELD:
+                    found.append(Listed(job, name, Phase.ENDED, _HELD, "node_failed", "", node, is_held=True))
+                    continue
                 start = start if phase is Phase.WAITING and _START.fullmatch(start) else ""
                 found.append(Listed(job, name, phase, word, _ENDED.get(word, ""), _reason(reason), node, start))
         return found
@@ -238,6 +243,10 @@ class Slurm(Batch):
     def wake(self, job: str) -> None:
         """Send SIGCONT, which does nothing to a process that does not expect it."""
         self._run("scancel", "--batch", "--signal", "CONT", job)
+
+    def node(self) -> str:
+        """As its slurmd is called; see `Batch.node`."""
+        return os.environ.get("SLURMD_NODENAME") or super().node()
 
     def variables(self) -> Tuple[str, str]:
         """The second one is not set when a job starts for the first time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from launcher import events
 from tests.end_to_end.test_slurm import balanced, check_nothing_left
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate, small_disk
-from tests.hosts.slurm import running_cluster
+from tests.hosts.slurm import SlurmCluster, running_cluster
 from tests.remote_agent.agents import wait_until
+from tests.requirements import need_programs
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -33,5 +35,39 @@ def test_a_shared_disk_that_is_full_for_a_while(tmp_path: Path):
         assert len(lines(cluster.login, "ran")) == 2
         cluster.login.run(f"rm {_SHARED}/filler")
         run.check_nothing_lost(cluster.login, 6)
+        balanced(cluster)
+        check_nothing_left(cluster)
+
+
+#: Seconds by which each process sees late what others have changed.
+_LATE = 4
+
+
+def make_late(cluster: SlurmCluster) -> None:
+    """From now on each process of the user sees the folders of runs late."""
+    home = cluster.login.home
+    source = Path(__file__).parent.parent / "hosts" / "late_view.c"
+    subprocess.run(
+        [need_programs("cc")["cc"], "-shared", "-fPIC", "-o", str(home / "late.so"), str(source), "-ldl", "-lpthread"],
+        check=True,
+    )
+    variables = {
+        "LD_PRELOAD": "/home/runner/late.so",
+        "LATE_SECONDS": str(_LATE),
+        "LATE_BELOW": "/home/runner/.local/",
+        "LATE_NOTES": "/home/runner/late",
+    }
+    (home / ".bashrc").write_text("".join(f"export {name}={value}\n" for name, value in variables.items()))
+
+
+def test_nodes_that_see_the_shared_disk_late(tmp_path: Path):
+    """Allocations do not see which jobs others have taken, nor a submitter what they have done. Each job runs once, and none is forgotten."""
+    with running_cluster(tmp_path / "login") as cluster:
+        make_late(cluster)
+        host = cluster.login.spec(slurm={"jobs": "many", "allocations": 4, "idle": 2 * _LATE})
+        run = FaultyRun(tmp_path).start(load_app().quick, 40, [host])
+        run.check_nothing_lost(cluster.login, 40)
+        unseen = lines(cluster.login, "late")
+        assert [one for one in unseen if "/claims/" in one], "a claim was not seen when it was looked for"
         balanced(cluster)
         check_nothing_left(cluster)

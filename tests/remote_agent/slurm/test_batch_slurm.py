@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +190,14 @@ def test_the_notice_in_the_output_says_why(program: Program, tmp_path: Path, not
     assert Slurm().why_before() is None
 
 
+def test_a_node_is_called_as_slurm_calls_it(monkeypatch: pytest.MonkeyPatch):
+    """Several may be on one machine."""
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert Slurm().node() == "n7"
+    monkeypatch.delenv("SLURMD_NODENAME")
+    assert Slurm().node() == socket.gethostname()
+
+
 @pytest.mark.parametrize(
     ("shown", "is_asked"),
     [
@@ -224,6 +233,13 @@ def test_an_answer_that_is_cut_off_is_none(program: Program):
     program("sbatch", out="")
     with pytest.raises(NoAnswer):
         Slurm().submit(REQUEST)
+
+
+def test_what_no_node_could_start_has_ended(program: Program):
+    """Slurm holds it until somebody releases it, which a run does not wait for."""
+    program("squeue", out="7|hrl-a|PENDING||N/A|launch failed requeued held\n")
+    (held,) = Slurm().listed(["hrl-a"])
+    assert (held.phase, held.kind, held.is_held) == (Phase.ENDED, "node_failed", True)
 
 
 def test_all_that_is_listed_is_read(program: Program):
