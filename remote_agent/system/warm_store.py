@@ -111,8 +111,8 @@ class WarmStore:
                 found.append(record)
         return sorted(found, key=lambda record: record.since)
 
-    def listen(self, name: str) -> socket.socket:
-        """Make the socket of this process, which waits now.
+    def listen(self, name: str) -> Tuple[socket.socket, int]:
+        """Make the socket of this process, which waits now. Returns it with its `inode`.
 
         Raises:
             OSError: it cannot be made.
@@ -125,6 +125,8 @@ class WarmStore:
             path = "/proc/self/fd/{}/{}".format(folder, name)
             listener.bind(path + ".part")
             listener.listen(8)
+            # Before anybody finds it, who could remove it.
+            inode = os.lstat(path + ".part").st_ino
             # It is found only when it listens.
             os.rename(path + ".part", path + ".sock")
         except BaseException:
@@ -133,7 +135,7 @@ class WarmStore:
         finally:
             os.umask(umask)
             os.close(folder)
-        return listener
+        return listener, inode
 
     def inode(self, name: str) -> int:
         """Return which file the socket is; 0 if there is none."""

@@ -110,10 +110,9 @@ def _short(key: str) -> str:
 def _wait(store: WarmStore, spec: WarmSpec, stamps: Dict[str, Stamp]) -> socket.socket:
     """Wait for an agent, and become its zygote's process."""
     try:
-        listener = store.listen(spec.name)
+        listener, inode = store.listen(spec.name)
     except OSError as error:
         raise _Ended("it cannot make its socket: {}".format(error)) from None
-    inode = store.inode(spec.name)
     deadline = time.monotonic() + spec.idle
     while True:
         left = deadline - time.monotonic()

@@ -89,8 +89,7 @@ class ForkServer:
         self.stamps = stamps_of(loaded_files())
         gc.collect()
         gc.freeze()
-        listener = self._store.listen(self._name)
-        inode = self._store.inode(self._name)
+        listener, inode = self._store.listen(self._name)
         deadline = time.monotonic() + self._idle
         try:
             while time.monotonic() < deadline:
