@@ -63,6 +63,11 @@ class RemoteLauncherConf:
     isolation: str = "auto"
     #: Whether the output directories of jobs are copied back; or patterns of the files that are.
     outputs: Any = True
+    #: While a job runs, copy what is new in its output directory about this often: 30s, 5m.
+    sync_outputs: Any = None
+    #: With --sync-outputs: copy only files that match while the job runs, such as `events.*`. All others come when it
+    #: has ended.
+    sync_only: list[str] = field(default_factory=list)
     #: Show what jobs print while they run.
     live: bool = False
     #: End a job after this time: 90 (seconds), 30m, 1h30m.

@@ -56,6 +56,10 @@ class AttemptReceiver:
         self._folder_of = folder_of
         self._results = results
         self.has_result = False
+        #: Whether files of running jobs can be written here.
+        self._is_syncing = True
+        #: The folder for which such a file came last.
+        self._syncing: OutputFolder | None = None
         self._arriving: dict[str, ResultFile] = {}
         self._folders: dict[str, OutputFolder] = {}
         #: Attempts whose folder cannot be written here, which the decider knows.
@@ -112,6 +116,33 @@ class AttemptReceiver:
                 offset += size
 
         self._write(header["attempt"], write)
+
+    def on_synced(self, header: messages.Synced, payload: bytes) -> None:
+        """A part of a file of an attempt that runs. If it cannot be written now, the file comes at the end."""
+        path, mode, size, base, offset = (
+            header["path"],
+            whole(header["mode"]),
+            whole(header["size"]),
+            whole(header["base"]),
+            whole(header["offset"]),
+        )
+        if self._plan.sync is None or not 0 <= base <= offset <= size:
+            raise wire.ProtocolError("field", f"synced: bytes from {offset} on of {size}")
+
+        def write(folder: OutputFolder) -> None:
+            if self._syncing is not None and self._syncing is not folder:
+                # An agent sends the files of one attempt after those of another, so nothing more of this one comes.
+                self._syncing.stop_sync()
+            self._syncing = folder
+            try:
+                folder.sync(path, mode, size, base, offset, payload)
+            except OSError as error:
+                self._is_syncing = False
+                text = f"output files of running jobs cannot be written here ({error.strerror or error}); they come when each job ends"
+                self._tell(facts.Noted(self.host, text))
+
+        if self._is_syncing:
+            self._write(header["attempt"], write)
 
     def on_tree(self, header: messages.Tree, payload: bytes) -> None:
         """Links and folders of an attempt."""
@@ -185,6 +216,8 @@ class AttemptReceiver:
         """All files of an attempt have been sent."""
         attempt = header["attempt"]
         folder = self._folder(attempt)
+        if folder is not None and folder.has_synced:
+            self._write(attempt, OutputFolder.finish_sync)
         refused, noted = _named(header["refused"]), _named(header["noted"])
         if folder is not None:
             # File names may have any characters.

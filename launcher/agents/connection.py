@@ -340,6 +340,7 @@ class AgentConnection:
                 "lease": plan.lease,
                 "live": plan.live,
                 "batch": None if plan.batch is None else dict(plan.batch),
+                "sync": None if plan.sync is None else plan.sync.to_json(),
             }
         )
         if plan.manifest is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from launcher.agents.environment import Source
     from launcher.code.known_imports import ImportFacts
     from remote_agent.protocol.resources import Resources
+    from remote_agent.protocol.sync_spec import SyncSpec
     from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
@@ -44,6 +45,8 @@ class HostPlan:
     size: Resources | None = None
     lease: float | None = None
     live: bool = False
+    #: How output files come while their job runs; None for at its end alone.
+    sync: SyncSpec | None = None
     #: How to ask the batch system there for allocations; None for a host that runs jobs itself.
     batch: Mapping[str, Any] | None = None
     #: Content by hash that the run's spool needs (the shared payload).

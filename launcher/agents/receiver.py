@@ -38,7 +38,7 @@ _STATE = 20
 #: The beginning of a host's advice about a module that it lacks.
 _ADVICE = "\n    next: "
 #: Messages with paths, which may have any characters. All other text is cleaned when it arrives.
-_WITH_PATHS = ("files", "chunk", "tree")
+_WITH_PATHS = ("files", "chunk", "tree", "synced")
 
 
 class FrameReceiver:
@@ -139,6 +139,8 @@ class FrameReceiver:
                 self.attempts.on_chunk(header, payload)
             case "tree":
                 self.attempts.on_tree(header, payload)
+            case "synced":
+                self.attempts.on_synced(header, payload)
             case "reports":
                 self.attempts.on_reports(header, payload)
             case "ping":

@@ -110,12 +110,12 @@ def open_agent(
     role: Sequence[str],
     *,
     on_need: Callable[[], None] | None = None,
-    meanwhile: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> tuple[Channel, bytes]:
     """Open a channel to a host's agent in a role. Returns it with the bytes that came after the preamble.
 
     Args:
-        meanwhile: called between the command and the agent's answer.
+        meanwhile: called in a thread when the command is on its way. The agent may be ready sooner.
 
     Raises:
         HostError: see `start_agent`.
@@ -123,7 +123,8 @@ def open_agent(
     if spec.workdir:
         role = [*role, "--workdir", spec.workdir]
     channel = transport.open(stage0_command(bundle.sha256, bundle.size, role, spec.python_at_hand, spec.workdir))
-    meanwhile()
+    if meanwhile is not None:
+        threading.Thread(target=meanwhile, name=f"meanwhile {spec.name}", daemon=True).start()
     return channel, start_agent(channel, bundle, spec.name, on_need=on_need)
 
 

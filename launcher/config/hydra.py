@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-__all__ = ["HydraComposition", "as_caching_loader", "make_loader"]
+__all__ = ["HydraComposition", "as_caching_loader", "compose_once", "make_loader"]
 
 _IS_HYDRA_1_3 = hydra.__version__.startswith("1.3.")
 _BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -82,10 +82,15 @@ class HydraComposition(Composition):
 
     def _compose(self, overrides: list[str], *, multirun: bool) -> None:
         """Compose as hydra/_internal/utils.py `_run_app` does, and then `Hydra.run` or `Hydra.multirun`."""
+        asked = RunMode.MULTIRUN if multirun else RunMode.RUN
+        config = compose_once(self._hydra, self.config_name, overrides, asked) if _IS_HYDRA_1_3 else None
+        if config is not None:
+            self.config, self.mode = config, asked.name
+            return
         with hydra_errors():
             configured = self._hydra.get_mode(self.config_name, overrides, **self._expanded(overrides))
         if configured is None or (multirun and configured == RunMode.RUN):
-            configured = RunMode.MULTIRUN if multirun else RunMode.RUN
+            configured = asked
             overrides = [*overrides, f"hydra.mode={configured.name}"]
         self.mode = configured.name
         with hydra_errors():
@@ -206,6 +211,25 @@ class HydraComposition(Composition):
             places = [str(one.input_line) for one in parsed if one.get_key_element() == "hydra.searchpath"]
             _, repository = self.config_loader._parse_overrides_and_create_caching_repo(self.config_name, places)  # noqa: SLF001 - as Hydra's own loader does
             return bool(repository.group_exists(override.key_or_group))
+
+
+def compose_once(hydra: Hydra, config_name: str | None, overrides: list[str], asked: RunMode) -> DictConfig | None:
+    """Compose without the composition by which Hydra finds the configured mode. That takes as long again.
+
+    Returns None if that might not give the same, because another mode is configured, or something is wrong.
+    """
+    try:
+        config = hydra.compose_config(config_name=config_name, overrides=overrides, run_mode=asked)
+        configured = config.hydra.mode
+    except Exception:  # noqa: BLE001 - Hydra says what is wrong, in its own words and order
+        return None
+    if configured == RunMode.MULTIRUN != asked:
+        return None
+    if configured != asked:
+        # What the override does that Hydra adds.
+        config.hydra.mode = asked
+        config.hydra.overrides.hydra.append(f"hydra.mode={asked.name}")
+    return config
 
 
 def _of_plain(

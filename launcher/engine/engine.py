@@ -61,7 +61,7 @@ class Engine(Dispatcher):
         spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
         transport_of: makes the transport to a host. Called once per host.
         lock: the lock of the folder, if the caller has taken it for this run.
-        meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first message.
+        meanwhile: called in a thread for each host, when the command that starts its agent is on its way.
         is_cold: no host uses what waits there for a run.
         observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
             run goes on.
@@ -79,7 +79,7 @@ class Engine(Dispatcher):
         transport_of: Callable[[HostSpec], Transport] = make_transport,
         lock: int | None = None,
         *,
-        meanwhile: Callable[[], None] = lambda: None,
+        meanwhile: Callable[[], None] | None = None,
         is_cold: bool = False,
     ) -> None:
         super().__init__(
@@ -248,7 +248,7 @@ def _opener(
     run: str,
     bundle: Callable[[], Bundle],
     spare: str | None,
-    meanwhile: Callable[[], None],
+    meanwhile: Callable[[], None] | None,
     *,
     is_cold: bool,
 ) -> Callable[[Transport], tuple[Channel, bytes]]:

@@ -77,7 +77,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
     if not specs:
         specs = [parse_host(LOCAL)]
     keys: Literal["strict", "accept-new"] = "accept-new" if options.accept_new_host_keys else "strict"
-    check_slurm(specs)
+    check_slurm(specs, options)
     return [
         replace(
             spec,
@@ -105,7 +105,7 @@ def check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[
     return specs
 
 
-def check_slurm(specs: Sequence[HostSpec]) -> Sequence[HostSpec]:
+def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[HostSpec]:
     """Refuse what does not work with a Slurm cluster.
 
     Raises:
@@ -119,6 +119,10 @@ def check_slurm(specs: Sequence[HostSpec]) -> Sequence[HostSpec]:
                 raise InventoryError(
                     f"host {spec.name}: {name}: Slurm places jobs there; say what each of them has with `slurm:`"
                 )
+        if options.sync_outputs is not None:
+            raise InventoryError(
+                f"host {spec.name}: sync_outputs: files of jobs that run on a Slurm cluster do not come before their end yet; leave it out"
+            )
     return specs
 
 

@@ -69,6 +69,7 @@ CAPS: dict[str, Cap] = {
     "bytes": Cap(1 << 40, "bytes of output files of a job", "refused"),
     "unfinished": Cap(16, "output files of a job that have begun and are not complete", "refused"),
     "open_folders": Cap(32, "output directories that are held open", "waits"),
+    "synced": Cap(10_000, "files and folders of a job that come while it runs", "waits"),
     "file_name": Cap(255, "bytes of a name", "refused"),
     "file_path": Cap(4000, "characters of a path", "refused"),
     "file_depth": Cap(64, "nested folders", "refused"),

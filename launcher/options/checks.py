@@ -31,8 +31,10 @@ __all__ = [
     "parse_size",
     "policies",
     "refused",
+    "relative_patterns",
     "resources",
     "retries",
+    "sync_interval",
     "text",
     "texts",
     "types",
@@ -201,6 +203,11 @@ def outputs(value: Any, field: str) -> bool | tuple[str, ...]:
     """All, none, or patterns below the output directory."""
     if isinstance(value, bool):
         return value
+    return relative_patterns(value, field)
+
+
+def relative_patterns(value: Any, field: str) -> tuple[str, ...]:
+    """Patterns below the output directory."""
     patterns = texts(value, field)
     for pattern in patterns:
         if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
@@ -231,6 +238,14 @@ def downloads(value: Any, field: str) -> bool | tuple[str, ...]:
 def duration_or_zero(value: Any, field: str) -> float:
     """Seconds from zero on."""
     return parse_duration(value, field, or_zero=True)
+
+
+def sync_interval(value: Any, field: str) -> float | None:
+    """Seconds from one on, or None."""
+    seconds = optional_duration(value, field)
+    if seconds is not None and seconds < 1:
+        raise refused(field, f"{shown(value)} is less than a second")
+    return seconds
 
 
 def optional_duration(value: Any, field: str) -> float | None:

@@ -217,6 +217,26 @@ class LaunchConf:
             usual="yes",
         ),
     )
+    sync_outputs: float | None = field(
+        None,
+        Option(
+            checks.sync_interval,
+            "While a job runs, copy what is new in its output directory about this often: 30s, 5m.",
+            Group.RESULTS,
+            metavar="DURATION",
+            usual="only when the job has ended",
+        ),
+    )
+    sync_only: tuple[str, ...] = field(
+        (),
+        Option(
+            checks.relative_patterns,
+            "With --sync-outputs: copy only files that match while the job runs, such as `events.*`. All others come when it has ended.",
+            Group.RESULTS,
+            Form.TEXTS,
+            metavar="PATTERN",
+        ),
+    )
     live: bool = field(
         False,
         Option(
@@ -410,6 +430,10 @@ class LaunchConf:
     def __post_init__(self) -> None:
         for name, option in option_fields().items():
             object.__setattr__(self, name, option.check(_plain(getattr(self, name)), name))
+        if self.sync_only and self.sync_outputs is None:
+            raise checks.refused("sync_only", "nothing is copied while jobs run; say how often, too (sync_outputs)")
+        if self.sync_outputs is not None and self.outputs is False:
+            raise checks.refused("sync_outputs", "no outputs are copied back, as asked; leave one of the two out")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:

@@ -20,6 +20,7 @@ from typing import Any
 from launcher.hosts.limits import limit
 from launcher.results.names import MAX_PATH, beside, check_path
 from launcher.results.owners import OWN, Owners, job_name
+from launcher.results.synced_files import SyncedFiles
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
 from launcher.util.same_name import folded
@@ -55,6 +56,9 @@ class OutputFolder:
     #: (path, where it is instead): another job's file has that path, and is kept.
     apart: list[tuple[str, str]] = field(default_factory=list)
     _tree: FolderTree = field(init=False)
+    #: Files that came while the job ran; and if there are any, what has come since it ended.
+    _synced: SyncedFiles = field(init=False)
+    _came: set[str] = field(default_factory=set)
     #: path -> (descriptor, bytes so far, number of its part)
     _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     #: Folded name -> name, for disks that ignore case.
@@ -75,6 +79,7 @@ class OutputFolder:
 
     def __post_init__(self) -> None:
         self._tree = FolderTree(self.path)
+        self._synced = SyncedFiles(self._tree)
 
     # -- folders -------------------------------------------------------------------------------------------------
 
@@ -134,8 +139,11 @@ class OutputFolder:
             with self._alone():
                 try:
                     self._check(path, len(data))
+                    self._make_way(path)
                     folder, name = self._destination(path, lambda there: self._tree.holds(there, data))
-                    if name:
+                    if name and not self._is_continued(
+                        path, mode, len(data), lambda size, at: data[at : at + size], mtime
+                    ):
                         self._write_file(folder, name, mode, data, mtime)
                 except RefusedFile as refusal:
                     self._refuse(path, str(refusal))
@@ -247,7 +255,12 @@ class OutputFolder:
             set_time(fd, mtime)
             self._check(path, size)
             with self._alone():
+                self._make_way(path)
                 folder, name = self._destination(path, lambda there: self._tree.equals(there, fd))
+                if name and self._is_continued(
+                    path, os.fstat(fd).st_mode, size, lambda count, at: os.pread(fd, count, at), mtime
+                ):
+                    name = ""
                 if name:
                     above = self._tree.folder(folder)
                     self._make_room(name, above)
@@ -281,6 +294,7 @@ class OutputFolder:
                 return
             try:
                 self._check(path, 0)
+                self._make_way(path, is_folder=True)
                 set_time(self._tree.folder(path), mtime)
             except RefusedFile as refusal:
                 self._refuse(path, str(refusal))
@@ -297,6 +311,7 @@ class OutputFolder:
             with self._alone():
                 try:
                     self._check(path, 0)
+                    self._make_way(path)
                     self._tree.check_link(path, text)
                     folder, name = self._destination(path, lambda there: self._tree.says(there, text))
                     if name:
@@ -341,6 +356,60 @@ class OutputFolder:
         if stat.S_ISDIR(status.st_mode):
             raise RefusedFile("a folder of that name exists")
         os.unlink(name, dir_fd=above)
+
+    # -- while the job runs --------------------------------------------------------------------------------------
+
+    def sync(self, path: str, mode: int, size: int, base: int, offset: int, data: bytes | memoryview) -> None:
+        """Write a part of a file while its job runs (see `SyncedFiles`). What is refused comes when the job has ended.
+
+        Raises:
+            OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
+        """
+        with self._guard:
+            # Jobs that share a folder settle who has which name when they end.
+            if not self._is_closed and self.max_files and not (self.owners is not None and self.owners.is_shared):
+                with contextlib.suppress(RefusedFile):
+                    self._synced.write(path, mode, size, base, offset, data)
+                if self.owners is not None and path in self._synced:
+                    self.owners.claim(path, self.num)
+
+    def stop_sync(self) -> None:
+        """Drop a file that has begun to come while the job runs, and is not complete."""
+        with self._guard:
+            self._synced.drop_part()
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether files came while the job ran, over this connection or an earlier one."""
+        with self._guard:
+            return not self._is_closed and bool(self._synced)
+
+    def finish_sync(self) -> None:
+        """Remove what came while the job ran and is not among its files now that all have come.
+
+        Raises:
+            OSError: the disk is gone.
+        """
+        with self._guard:
+            if not self._is_closed:
+                try:
+                    self._synced.finish(self._came)
+                except RefusedFile as refusal:
+                    self._refuse(f"{OWN}/synced", str(refusal))
+                self._came.clear()
+
+    def _make_way(self, path: str, *, is_folder: bool = False) -> None:
+        """Before something that comes gets its name: take out of its way what came while the job ran."""
+        if self._synced:
+            self._came.add(path)
+            self._synced.make_way(path, is_folder=is_folder)
+
+    def _is_continued(
+        self, path: str, mode: int, size: int, read: Callable[[int, int], bytes], mtime: int | None
+    ) -> bool:
+        """Whether the file came while the job ran, and now has the rest, so that who reads it reads on."""
+        return bool(self._synced) and self._synced.extend(path, mode, size, read, mtime)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -455,6 +524,8 @@ class OutputFolder:
         """Begin again, because everything is sent again on another connection."""
         with self._guard:
             self._discard_all()
+            self._synced.drop_part()
+            self._came.clear()
             self._files = self._bytes = self._tree.made = 0
             self._names.clear()
             self._ends.clear()
@@ -464,6 +535,7 @@ class OutputFolder:
     def release(self) -> None:
         """Close the descriptors of folders. They are opened again when something comes."""
         with self._guard:
+            self._synced.release()
             self._tree.close(keep_root=False)
 
     def close(self) -> None:
@@ -471,5 +543,6 @@ class OutputFolder:
         with self._guard:
             self._is_closed = True
             self._discard_all()
+            self._synced.close()
             self._tree.close(keep_root=False)
             self._names.clear()

@@ -134,6 +134,34 @@ class FolderTree:
             if known or not keep_root:
                 os.close(self._open.pop(known))
 
+    def forget(self, path: str) -> None:
+        """Close the descriptors of a folder, and of those below it, because they are about to go."""
+        for known in [one for one in self._open if one == path or one.startswith(f"{path}/")]:
+            os.close(self._open.pop(known))
+
+    def read_own(self, name: str, most: int) -> bytes:
+        """Return the first bytes of a file in our own folder; none if it is not there. Nothing is made.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        root = self._open.get("")
+        own: int | None = None
+        try:
+            own = os.open(self.path / OWN if root is None else OWN, _FOLDER_FLAGS, dir_fd=root)
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=own)
+        except OSError as error:
+            if error.errno in OURS:
+                raise
+            return b""
+        except ValueError:
+            return b""  # a name with a NUL
+        finally:
+            if own is not None:
+                os.close(own)
+        with os.fdopen(fd, "rb") as file:
+            return file.read(most) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+
     def is_there(self, folder: str, name: str) -> bool:
         """Whether anything has this name."""
         try:

@@ -20,6 +20,7 @@ from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import Callbacks, callback_entries
 from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.sync_spec import SyncSpec
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from launcher.code.snapshot import Snapshot
     from launcher.environments.plan import EnvironmentSource
     from launcher.hosts.host_spec import HostSpec
+    from launcher.options.launch_conf import LaunchConf
     from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["ZYGOTE", "PreparedRun", "needed", "prepare"]
@@ -73,6 +75,7 @@ class PreparedRun:
             size=Resources(0, spec.cpus or 0, spec.memory or 0),
             lease=setup.options.lease,
             live=bool(setup.options.live),
+            sync=_sync(setup.options),
             batch=None if spec.slurm is None else {**spec.slurm, "workdir": spec.workdir},
             run_blobs=(Blob(sha256, len(shared), lambda: shared),),
             manifest=snapshot.hash if snapshot is not None else None,
@@ -249,6 +252,11 @@ def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     from launcher.code.missing_modules import why_it_stayed
 
     return why_it_stayed(file, snapshot)
+
+
+def _sync(options: LaunchConf) -> SyncSpec | None:
+    """Return how hosts are to send output files of running jobs; None for not at all."""
+    return None if options.sync_outputs is None else SyncSpec(options.sync_outputs, list(options.sync_only))
 
 
 def needed(said: Mapping[str, int]) -> Resources:

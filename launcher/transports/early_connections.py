@@ -9,6 +9,7 @@ shown. The run then connects again, and shows its own errors.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,19 @@ __all__ = ["EarlyConnections"]
 _AT_ONCE = 8
 #: Seconds to wait until it is chosen how hosts are reached, which asks programs on this machine.
 _CHOSEN = 0.3
+#: What every run imports next. Until it is chosen, nothing else can be done.
+MEANWHILE = (
+    "launcher.code.application",
+    "launcher.code.snapshot",
+    "launcher.runs.folder",
+    "launcher.setup.callbacks",
+    "launcher.engine.scheduler",
+    "launcher.results.job_returns",
+    "launcher.serialization.pickler",
+    "launcher.setup.kinds.run_setup",
+    "launcher.engine.engine",
+    "launcher.session.session",
+)
 
 
 class EarlyConnections:
@@ -60,6 +74,10 @@ class EarlyConnections:
         specs = [spec for spec in host_specs(hosts, options) if not spec.is_local and spec.host_keys == "strict"]
         early = cls((spec, begin_transport(spec)) for spec in specs[:_AT_ONCE])
         deadline = time.monotonic() + _CHOSEN
+        for name in MEANWHILE:
+            if all(one.wait_chosen(0.0) for _, one in early._begun.values()):
+                break
+            importlib.import_module(name)
         chosen = (one.wait_chosen(max(0.0, deadline - time.monotonic())) for _, one in early._begun.values())
         if "fabric" in chosen:
             # The handshakes cannot go on without this import. After it they need nothing else from this process for a

@@ -29,6 +29,7 @@ from remote_agent.agent.jobs.running import RunningJobs
 from remote_agent.agent.link.batching import Batching
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.listener import Listener
+from remote_agent.agent.output_sync import OutputSync
 from remote_agent.agent.queries import Queries
 from remote_agent.agent.resources.gpus import GpuPool
 from remote_agent.agent.resources.usage import UsageWatch
@@ -131,6 +132,8 @@ class Agent:
             finish=self._on_finish,
         )
         self._usage = UsageWatch(attempts)
+        self._sync = OutputSync(paths, attempts, controller, lambda: BackgroundThread(self.wake))
+        controller.handlers["pong"] = self._sync.on_pong
         self._batching = Batching()
         #: Seconds for which waiting messages are held back.
         self._held_for = 0.0
@@ -189,7 +192,7 @@ class Agent:
         if self._held_for:
             return self._held_for
         active = self.attempts.active()
-        if active and (self.controller.is_live or self.reports.is_reading):
+        if active and (self.controller.is_live or self.reports.is_reading or self._sync.is_busy):
             return 0.1
         if any(attempt.is_polled or attempt.kill_at or attempt.deadline for attempt in active):
             return 0.1
@@ -209,6 +212,8 @@ class Agent:
         os.read(fd, 4096)
         self.attempts.synced()
         self.background.deliver()
+        if self._sync.thread is not None:
+            self._sync.thread.deliver()
 
     # -- the controller ------------------------------------------------------------------------------------------
 
@@ -269,6 +274,7 @@ class Agent:
                 self.reports.read(attempt, now)
                 self.delivery.watch_streams(attempt)
         self._usage.tick(now)
+        self._sync.tick(now)
         self.reaper.sweep(now)
         alone = self.controller.seconds_alone(now)
         if alone is not None:
@@ -299,6 +305,7 @@ class Agent:
             self.queue.shares.close()
         self.attempts.stop()
         self.background.stop()
+        self._sync.stop()
         self.attempts.close()
         self._gpus.close()
         if self._listener is not None:

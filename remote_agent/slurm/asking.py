@@ -35,6 +35,8 @@ __all__ = ["MOST", "Asking"]
 MOST = 10_000
 #: The most allocations at once, if they take many jobs and the user does not say it.
 _MANY_AT_ONCE = 16
+#: What Slurm has if nobody says it.
+_KILL_WAIT = 30.0
 #: Seconds: what a new controller has to send is waited for so long.
 _GREETING = 0.2
 #: Seconds between two questions to Slurm what it lists: the first ones, and all others.
@@ -104,6 +106,8 @@ class Asking:
         #: The most allocations that one request may have; None until Slurm has said it.
         self._most: Optional[int] = None
         self._limit = Limit()
+        #: Seconds between Slurm's SIGTERM and its SIGKILL.
+        self._kill_wait = _KILL_WAIT
         #: Class -> slots of its allocations, if no node is large enough for as many as the user says.
         self._fewer_slots: Dict[str, int] = {}
         self._asked = 0
@@ -197,6 +201,7 @@ class Asking:
         if error is not None:
             self._note("slurm: {}".format(error))
         self._most = min(MOST, found[0].tasks) if found else MOST
+        self._kill_wait = found[0].kill_wait if found else _KILL_WAIT
 
     # -- asking for allocations ----------------------------------------------------------------------------------
 
@@ -303,15 +308,16 @@ class Asking:
     def _request(self, name: str) -> Request:
         options, asked = self.options, self._log.requests[name]
         expects = len(self._pool.all_attempts()) + len(self._log.acked)
+        needs = allocation_needs(asked.klass, options, asked.slots)
         role = ["--most", "0" if self._is_many(asked.klass) else "1", "--slots", str(asked.slots)]
         role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
         role += ["--class", asked.klass]
         role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
+        role += ["--left", json.dumps([self._batch.warning(needs, options.get("options") or ()), self._kill_wait])]
         role += ["--lasting", json.dumps(lasting(asked.klass, options))]
         role += ["--spare", self.spare] if self.spare is not None else []
         part = part_of(asked.klass, options)
         role += ["--part", json.dumps(part.to_json())] if part is not None else []
-        needs = allocation_needs(asked.klass, options, asked.slots)
         request = self._make_request(name, asked.tasks, asked.at_once, role, needs)
         return request._replace(is_optional=asked.slots > 1)
 

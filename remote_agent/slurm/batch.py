@@ -5,7 +5,8 @@ never a result. What nobody knows is said to be unknown, and a state that an imp
 """
 
 import enum
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+import socket
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 __all__ = [
     "Batch",
@@ -153,9 +154,23 @@ class Batch:
         """The same for the start before this one; None if that is not known."""
         return None
 
+    def go_again(self, job: str) -> None:
+        """Have the allocation in which this process runs started again, if it was only warned of a preemption: it leaves now, and the system would
+        take that for its end.
+        """
+        raise NotImplementedError
+
+    def warning(self, needs: Mapping[str, str], options: Sequence[str]) -> float:
+        """How many seconds before the end of its time an allocation of such a request gets SIGTERM."""
+        raise NotImplementedError
+
     def wake(self, job: str) -> None:
         """Make an allocation look for requests at once. Without it, it looks soon."""
         raise NotImplementedError
+
+    def node(self) -> str:
+        """The name of the node on which this process runs, as the system knows it."""
+        return socket.gethostname()
 
     def variables(self) -> Tuple[str, str]:
         """The names of the variables that say to an allocation which job it is, and how often it was started again."""

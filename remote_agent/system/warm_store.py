@@ -48,6 +48,7 @@ class WarmRecord(NamedTuple):
         application: the module that is imported first; empty for a fork server.
         since: when it was started, in seconds since the epoch.
         idle: for how many seconds it waits.
+        has_packages: it has imported packages of the application, or Hydra.
     """
 
     name: str
@@ -57,6 +58,7 @@ class WarmRecord(NamedTuple):
     python: str
     since: float
     idle: float
+    has_packages: bool = True
 
     @property
     def is_fork_server(self) -> bool:
@@ -102,7 +104,7 @@ class WarmStore:
             try:
                 with open(self.path(name, ".json"), encoding="utf-8") as file:
                     found_there = json.load(file)
-                record = read(WarmRecord, "record", found_there, {})
+                record = read(WarmRecord, "record", found_there, {"has_packages": True})
             except (OSError, ValueError, FieldError):
                 continue  # it has just ended, or is nothing of ours
             if found_there.get("version") == _VERSION and record.name == name and is_alive(record.pid, record.started):

@@ -27,7 +27,7 @@ from remote_agent.zygote.warm_up import warm_up
 
 __all__ = ["MOST", "become_warm"]
 
-#: Not more of them are on a host.
+#: Not more of them are on a host: with packages, and without. Those without take little memory, and must not end one that took long to make.
 MOST = 2
 #: Seconds for all imports, and for an agent to say what it wants.
 _IMPORTS = 300.0
@@ -90,7 +90,8 @@ def _make_room(store: WarmStore, spec: WarmSpec) -> None:
     """End older ones: those with the same key, and the oldest that are too many."""
     others = [record for record in store.records() if record.name != spec.name and not record.is_fork_server]
     same = [record for record in others if _key(record) == _short(spec.key) and store.is_waiting(record)]
-    left = [record for record in others if record not in same]
+    has_packages = bool(spec.modules or spec.controller.hydra)
+    left = [record for record in others if record not in same and record.has_packages == has_packages]
     for record in [*same, *left[: max(0, len(left) + 1 - MOST)]]:
         store.end(record)
 

@@ -98,6 +98,7 @@ _TAKEN: dict[str, list[Any]] = {
     "host_loss_timeout": [1, 1.5, "010"],
     "max_code_size": [1, "010"],
     "max_output_bytes": [1, "010"],
+    "sync_outputs": [None, 1, 1.5, "010"],
     "live": [True, False],
     "fail_fast": [True, False],
     "accept_new_host_keys": [True, False],

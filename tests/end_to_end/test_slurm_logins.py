@@ -46,6 +46,8 @@ def test_another_login_node_takes_a_run_over(tmp_path: Path):
         assert not [one for one in run.of(events.HostReady) if one.reconnected], "it waits for the first one"
         then = os.stat(spool / "submitter.1").st_mtime - SILENCE - 1
         os.utime(spool / "submitter.1", (then, then))
+        # And for so long every machine has seen that there is a next turn.
+        os.utime(spool / "turns" / "2", (then, then))
         run.wait_for("all results", lambda: len(run.of(events.AttemptEnded)) == 3, _LONG)
         host.run(f"kill -CONT {first}")
         run.finish(_LONG)

@@ -284,8 +284,8 @@ class SteppedAgent:
             heard = [peer.hear() for peer in self.peers]
             told = [zygote.turn() for zygote in self.zygotes]
             attempts = self.agent.attempts
-            waits = attempts.has_unsynced and not attempts.error
-            # A sync is under way in its thread, which wakes the loop; what is held back is said in a moment.
+            waits = (attempts.has_unsynced and not attempts.error) or self.agent._sync.is_reading
+            # A sync of the disk, or a look at output files, is under way in its thread, which wakes the loop; what is held back is said in a moment.
             self.agent._turn(0.05 if waits else self.agent._held_for)
             calm = 0 if any(heard) or any(told) or waits or self.agent._held_for else calm + 1
             if calm >= 4:

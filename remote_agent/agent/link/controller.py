@@ -19,6 +19,7 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import HEARTBEAT
 from remote_agent.protocol.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
+from remote_agent.protocol.sync_spec import SyncSpec
 
 __all__ = ["Controller"]
 
@@ -200,6 +201,7 @@ class Controller:
         lease = hello["lease"]
         if lease is not None and lease < 0:
             raise wire.ProtocolError("field", "hello: a lease of {!r}".format(lease))
+        sync = None if hello["sync"] is None else SyncSpec.from_json(hello["sync"])
         # Check the hello before the earlier link is closed: a link with a wrong hello must not replace it.
         more = self._on_hello(hello)
         if self.link is not None and self.link is not link:
@@ -208,6 +210,7 @@ class Controller:
         self._was_greeted = True
         self._alone_since = None
         link.live = hello["live"]
+        link.sync = sync
         self.lease = lease
         # It is not sent as a source, because later messages must come after it.
         self._welcome(link, more)

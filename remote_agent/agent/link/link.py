@@ -14,6 +14,7 @@ from typing import Any, Callable, Deque, Optional
 
 from remote_agent.agent.link.outbox import Outbox
 from remote_agent.protocol import wire
+from remote_agent.protocol.sync_spec import SyncSpec
 
 __all__ = ["Link"]
 
@@ -49,6 +50,8 @@ class Link:
         self._is_paused = False
         self.outbox = Outbox()
         self.live = False
+        #: How output files of running jobs are sent; None if they are not.
+        self.sync: Optional[SyncSpec] = None
         self._is_closed = False
         self._is_writing = False
         self._last_heard = time.monotonic()

@@ -158,8 +158,9 @@ class WarmInterpreters:
             modules=modules,
             imported=imported,
         )
+        has_packages = bool(modules or spec.controller.hydra)
         record = WarmRecord(
-            name, process.pid, birth(process.pid), spec.main_module or "", python, time.time(), spec.warm
+            name, process.pid, birth(process.pid), spec.main_module or "", python, time.time(), spec.warm, has_packages
         )
         try:
             self._store.write(record)

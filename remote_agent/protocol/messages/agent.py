@@ -23,6 +23,7 @@ __all__ = [
     "Reports",
     "Started",
     "Surveyed",
+    "Synced",
     "Tree",
     "UseListed",
     "Welcome",
@@ -163,6 +164,18 @@ class Tree(TypedDict):
     attempt: str
     links: List[Any]
     folders: List[Any]
+
+
+class Synced(TypedDict):
+    """A part of a file of an attempt that runs. The file has grown from `base` bytes to `size`; with `base` 0 it is sent as a whole."""
+
+    t: Literal["synced"]
+    attempt: str
+    path: str
+    mode: int
+    size: int
+    base: int
+    offset: int
 
 
 class FilesEnd(TypedDict):

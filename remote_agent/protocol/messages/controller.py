@@ -35,7 +35,7 @@ class Hello(TypedDict):
 
     `needs`: the Resources of each job; None for jobs that take a slot as it is. `size`: those that the user says the host has.
     `lease`: seconds without a controller after which jobs end. `batch`: the batch system there, whose allocations run the jobs, and how to
-    ask for them; None for a host that runs them itself.
+    ask for them; None for a host that runs them itself. `sync`: a SyncSpec; None if output files come at the end of their job alone.
     """
 
     t: Literal["hello"]
@@ -50,6 +50,7 @@ class Hello(TypedDict):
     lease: Optional[float]
     live: bool
     batch: Optional[Dict[str, Any]]
+    sync: Optional[Dict[str, Any]]
 
 
 class Prepare(TypedDict):

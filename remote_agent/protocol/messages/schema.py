@@ -12,7 +12,16 @@ __all__ = ["ABSENT", "SCHEMA"]
 
 #: message -> field -> its value if it is missing; `list` and `dict` mean an empty one.
 ABSENT: Dict[str, Dict[str, Any]] = {
-    "hello": {"slots": None, "gpus": None, "needs": None, "size": None, "lease": None, "live": False, "batch": None},
+    "hello": {
+        "slots": None,
+        "gpus": None,
+        "needs": None,
+        "size": None,
+        "lease": None,
+        "live": False,
+        "batch": None,
+        "sync": None,
+    },
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
     "environment": {"budget": None, "addresses": dict, "named": False, "fetch_python": False},

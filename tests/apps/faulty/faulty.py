@@ -1,6 +1,7 @@
 """The application of the fault suite: it writes down, in the host's home, each time that one of its jobs really runs."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -49,6 +50,12 @@ def resumes(cfg):
     Path(job.output_dir, "checkpoint").write_text(str(step + 1), encoding="utf-8")
     gated(cfg)
     return {"attempt": job.attempt, "step": step, "after": [one.kind for one in job.earlier]}
+
+
+def stubborn(cfg):
+    """Waits for the gate, and does not listen to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return gated(cfg)
 
 
 def talks(cfg):

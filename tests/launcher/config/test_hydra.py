@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 import types
 
+import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
 
 from launcher.config.compose import compose
 from launcher.config.hydra import HydraComposition, as_caching_loader
+from launcher.errors import ConfigError
 
 
 def test_the_mode_is_as_hydra_decides(app):
@@ -25,6 +29,50 @@ def test_the_mode_is_as_hydra_decides(app):
     with compose(app, ["hydra.mode=RUN"], multirun=True) as composition:
         assert composition.mode == "MULTIRUN"
     assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+@pytest.mark.parametrize(
+    ("config_name", "overrides"),
+    [
+        ("config", ["lr=5", "hydra.job.chdir=true"]),
+        ("config", ["hydra.mode=RUN"]),
+        ("config", ["hydra.mode=MULTIRUN"]),
+        ("config", ["lr=1,2"]),
+        ("multi", ["lr=${oc.env:X}"]),
+        ("multi", ["gone=1"]),
+        ("absent", []),
+    ],
+    ids=str,
+)
+def test_one_composition_gives_what_hydra_composes_in_two(app, monkeypatch, overrides, config_name, multirun):
+    """Hydra composes first to find the mode, and then again. The configs are the same, and so are the errors."""
+
+    def outcome():
+        try:
+            with compose(app, overrides, config_name=config_name, multirun=multirun) as composition:
+                return (
+                    composition.mode,
+                    OmegaConf.to_container(composition.config),
+                    OmegaConf.to_yaml(composition.config),
+                )
+        except ConfigError as error:
+            return str(error)
+
+    once = outcome()
+    monkeypatch.setattr("launcher.config.hydra.compose_once", lambda *given: None)
+    assert once == outcome()
+
+
+def test_it_composes_once(app, monkeypatch):
+    """That halves the time to the first job."""
+    calls = []
+    compose_config = Hydra.compose_config
+    monkeypatch.setattr(
+        Hydra, "compose_config", lambda *given, **more: calls.append(1) or compose_config(*given, **more)
+    )
+    with compose(app, ["lr=5"]):
+        assert len(calls) == 1
 
 
 def test_parameters_of_the_sweeper_come_first(app):

@@ -38,6 +38,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.sync_spec import SyncSpec
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -528,6 +529,53 @@ def test_files_that_are_begun_without_end(tmp_path: Path) -> None:
     assert ("f0", "other files were begun before it was complete") in folder.refused
     folder.close()
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["whole"]
+
+
+@holds("synced")
+def test_files_of_a_running_job_without_end(tmp_path: Path) -> None:
+    """What is over the cap is not written now, and costs nothing that comes at the end."""
+    limit = CAPS["synced"].limit
+    folder = OutputFolder(tmp_path / "out")
+    for number in range(limit + 10):
+        folder.sync(f"{number}", 0o644, 0, 0, 0, b"")
+    assert len(os.listdir(tmp_path / "out")) == limit + 1  # with our own folder
+    folder.write("last", 0o644, b"x")
+    folder.finish_sync()
+    assert sorted(os.listdir(tmp_path / "out")) == [".launcher", "last"]
+    folder.close()
+
+
+def test_files_of_running_jobs_cost_few_descriptors(tmp_path: Path) -> None:
+    """Of many attempts, only one has a file that is not complete."""
+    link = Link(tmp_path).welcome()
+    link.receiver.attempts._plan.sync = SyncSpec(1.0, [])
+    folders = {f"{num}.1": OutputFolder(tmp_path / str(num)) for num in range(200)}
+    link.receiver.attempts._folder_of = lambda host, attempt: folders[attempt]
+    before = len(os.listdir("/proc/self/fd"))
+    header = {"t": "synced", "path": "a", "mode": 0o644, "size": 2, "base": 0}
+    for attempt in folders:
+        link.hear({**header, "attempt": attempt, "offset": 0}, b"x")
+    assert len(os.listdir("/proc/self/fd")) <= before + 3 * CAPS["open_folders"].limit + 2
+    link.hear({**header, "attempt": "199.1", "offset": 1}, b"x")
+    assert (tmp_path / "199" / "a").read_bytes() == b"xx"
+    for folder in folders.values():
+        folder.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"base": -1}, {"offset": 3}, {"base": 2, "offset": 1}, {"size": -1}, {"mode": "x"}, {"path": 1}],
+    ids=str,
+)
+def test_a_part_of_a_file_that_makes_no_sense_ends_the_link(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """And so does one that was not asked for."""
+    header = {"t": "synced", "attempt": "0.1", "path": "a", "mode": 0o644, "size": 2, "base": 0, "offset": 0}
+    for sync, sent in ((SyncSpec(1.0, []), {**header, **wrong}), (None, header)):
+        link = Link(tmp_path).welcome()
+        link.receiver.attempts._plan.sync = sync
+        with pytest.raises(AgentError, match="protocol"):
+            link.hear(sent, b"x")
+    assert not (tmp_path / "a").exists()
 
 
 @holds("open_folders")

@@ -1,0 +1,218 @@
+"""When an agent sends output files of running jobs, and when it does not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_agent.agent import output_sync
+from remote_agent.agent.link.sync_frames import SyncPiece
+from tests.remote_agent.agent.test_agent_machine import spec
+from tests.remote_agent.stepped_agent import Peer, SteppedAgent
+
+SYNC = {"every": 30.0, "only": []}
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[SteppedAgent]:
+    """An agent with two slots, which does not wait between batches."""
+    monkeypatch.setattr(output_sync, "_APART", 0.0)
+    made = SteppedAgent()
+    yield made
+    made.close()
+
+
+def start(host: SteppedAgent, num: int = 0, **hello: Any) -> Peer:
+    """A controller, and a job that runs. The job has made its folder."""
+    peer = host.controller(**{"sync": SYNC, **hello})
+    peer.say({"t": "job", "spec": spec(attempt_id=f"{num}.1", num=num, output_dir=str(num))}, b"payload")
+    host.settle()
+    folder(host, num).mkdir(parents=True)
+    return peer
+
+
+def folder(host: SteppedAgent, num: int = 0) -> Path:
+    """The output directory of a job there."""
+    return Path(host.agent.paths.spool, "outputs", str(num))
+
+
+def look(host: SteppedAgent, peer: Peer) -> list[tuple[str, int, bytes]]:
+    """A look is due, and the controller answers all that comes. Returns (path, offset, bytes) of it."""
+    host.agent._sync._next = 0.0
+    before = len(peer.frames)
+    answered = before
+    while True:
+        host.settle()
+        pings = [frame.header["n"] for frame in peer.frames[answered:] if frame.header["t"] == "ping"]
+        answered = len(peer.frames)
+        if not pings:
+            break
+        for number in pings:
+            peer.say({"t": "pong", "n": number})
+    return [
+        (frame.header["path"], frame.header["offset"], frame.payload)
+        for frame in peer.frames[before:]
+        if frame.header["t"] == "synced"
+    ]
+
+
+def test_what_a_job_writes_is_sent_while_it_runs(host: SteppedAgent) -> None:
+    """At each look what is new."""
+    peer = start(host)
+    (folder(host) / "log").write_text("one")
+    assert look(host, peer) == [("log", 0, b"one")]
+    with open(folder(host) / "log", "a") as file:
+        file.write(" two")
+    assert look(host, peer) == [("log", 3, b" two")]
+    assert look(host, peer) == []
+
+
+def test_nothing_is_sent_to_a_controller_that_does_not_ask(host: SteppedAgent) -> None:
+    """And there is no thread for it."""
+    peer = start(host, sync=None)
+    (folder(host) / "log").write_text("one")
+    assert look(host, peer) == []
+    assert host.agent._sync.thread is None
+
+
+def test_nothing_is_sent_between_looks(host: SteppedAgent) -> None:
+    """The next one is due after the time that the controller said."""
+    peer = start(host)
+    (folder(host) / "log").write_text("one")
+    look(host, peer)
+    (folder(host) / "log").write_text("one two")
+    host.settle()
+    assert len(peer.all("synced")) == 1
+    assert host.agent._sync._next > 0
+
+
+def test_no_more_is_under_way_than_one_batch(host: SteppedAgent) -> None:
+    """The next one is sent when the controller has answered. Quick answers make batches larger, up to a bound."""
+    peer = start(host)
+    (folder(host) / "log").write_bytes(bytes(1 << 20))
+    host.agent._sync._next = 0.0
+    host.settle()
+    sent = [len(frame.payload) for frame in peer.frames if frame.header["t"] == "synced"]
+    assert sum(sent) == 1 << 16
+    host.settle()
+    assert len(peer.all("synced")) == len(sent)
+    assert sum(len(data) for _, _, data in look(host, peer)) == 0
+    peer.say({"t": "pong", "n": peer.all("ping")[-1]["n"]})
+    assert sum(len(data) for _, _, data in look(host, peer)) == (1 << 20) - (1 << 16)
+    assert 1 << 16 < host.agent._sync._size <= 1 << 20
+
+
+def test_slow_answers_make_batches_smaller(host: SteppedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a result never waits long."""
+    monkeypatch.setattr(output_sync, "_QUICK", -2.0)
+    monkeypatch.setattr(output_sync, "_SLOW", -1.0)
+    peer = start(host)
+    (folder(host) / "log").write_bytes(bytes(1 << 20))
+    look(host, peer)
+    assert host.agent._sync._size == 1 << 14
+
+
+def test_nothing_is_sent_while_anything_else_waits(host: SteppedAgent) -> None:
+    """Such as a result that the link does not take now."""
+    peer = start(host)
+    (folder(host) / "log").write_text("one")
+    host.agent.controller.link.outbox.add_source(iter([]))
+    host.agent._sync._next = 0.0
+    host.agent._sync.tick(1e9)
+    assert not host.agent._sync.is_reading
+    assert look(host, peer) == [("log", 0, b"one")]
+
+
+def test_nothing_is_sent_of_a_job_that_has_its_result(host: SteppedAgent) -> None:
+    """Not even what was read before: its files follow as a whole."""
+    peer = start(host)
+    (folder(host) / "log").write_bytes(bytes(1 << 18))
+    host.agent._sync._next = 0.0
+    host.settle()
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    host.settle()
+    assert peer.all("final")
+    before = len(peer.all("synced"))
+    peer.say({"t": "pong", "n": peer.all("ping")[-1]["n"]})
+    assert look(host, peer) == []
+    assert len(peer.all("synced")) == before
+    zygote.ended(job, 0)
+    host.settle()
+    assert peer.all("files_end")
+    assert not host.agent._sync.is_busy
+
+
+def test_over_a_new_link_what_was_confirmed_is_not_sent_again(host: SteppedAgent) -> None:
+    """What was not is."""
+    peer = start(host)
+    (folder(host) / "a").write_text("one")
+    look(host, peer)
+    (folder(host) / "a").write_text("one two")
+    (folder(host) / "b").write_text("three")
+    host.agent._sync._next = 0.0
+    host.settle()
+    assert len(peer.all("synced")) == 3
+    peer.close()
+    host.settle()
+    other = host.controller(sync=SYNC)
+    sent = [(frame.header["path"], frame.header["offset"]) for frame in other.frames if frame.header["t"] == "synced"]
+    assert sent == [("a", 3), ("b", 0)]
+
+
+def test_jobs_take_turns_and_one_that_has_ended_is_forgotten(host: SteppedAgent) -> None:
+    """All that is known of its files."""
+    peer = start(host)
+    peer.say({"t": "job", "spec": spec(attempt_id="1.1", num=1, output_dir="1")}, b"payload")
+    host.settle()
+    folder(host, 1).mkdir()
+    for num in (0, 1):
+        (folder(host, num) / "log").write_text(str(num))
+    assert sorted(look(host, peer)) == [("log", 0, b"0"), ("log", 0, b"1")]
+    zygote, job = host.jobs()[0]
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    look(host, peer)
+    assert list(host.agent._sync._sent) == ["1.1"]
+
+
+def test_a_folder_that_is_the_users_own_is_not_sent(host: SteppedAgent) -> None:
+    """It is here already."""
+    peer = host.controller(sync=SYNC)
+    own = Path(host.folder, "own")
+    own.mkdir()
+    (own / "log").write_text("one")
+    peer.say({"t": "job", "spec": spec(output_dir=str(own))}, b"payload")
+    host.settle()
+    assert look(host, peer) == []
+
+
+def test_an_error_ends_the_look_and_not_the_agent(
+    host: SteppedAgent, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """It is written to the agent's log, and the next look is another one."""
+    peer = start(host)
+    (folder(host) / "log").write_text("one")
+
+    def fails(*_: Any) -> Iterator[SyncPiece]:
+        raise RuntimeError("a defect")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output_sync, "sync_pieces", fails)
+        assert look(host, peer) == []
+    assert "a defect" in capfd.readouterr().err
+    assert look(host, peer) == [("log", 0, b"one")]
+
+
+def test_a_hello_that_makes_no_sense_is_refused(host: SteppedAgent) -> None:
+    """As any other wrong field."""
+    peer = host.controller(sync={"every": 0, "only": []})
+    assert peer.is_over
+    assert "sync" in peer.all("fatal")[0]["message"]
+    assert os.path.isdir(host.folder)
