@@ -21,7 +21,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.protocol import wire
-from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT
+from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_LATER, EXIT_NO_AGENT
 from remote_agent.system.host import Folders, folders, spool_folder, unwritable
 from remote_agent.system.private_files import SpoolError, open_private
 
@@ -345,8 +345,13 @@ def _submit(run: str, host: str, workdir: Optional[str], umask: int) -> int:
     """Be the submitter of a run on this login node."""
     from remote_agent.slurm.batch_slurm import Slurm
     from remote_agent.slurm.submitter import Submitter
+    from remote_agent.slurm.turns import TurnTaken
 
-    submitter = Submitter(run, host, folders(run, host, workdir), _bundle(), umask, Slurm())
+    try:
+        submitter = Submitter(run, host, folders(run, host, workdir), _bundle(), umask, Slurm())
+    except TurnTaken as error:
+        sys.stderr.write("hydra-remote-launcher: {}\n".format(error))
+        return EXIT_LATER
     data = wire.PREAMBLE
     while data:
         data = data[os.write(1, data) :]

@@ -22,7 +22,7 @@ from launcher.errors import AgentError, ConnectionLost
 from launcher.hosts.host_spec import LOCAL
 from launcher.util.text.quoting import shown_path
 from remote_agent.protocol import wire
-from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
+from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_LATER, EXIT_NO_AGENT, NEED
 
 if TYPE_CHECKING:
     from launcher.bootstrap.bundle import Bundle
@@ -252,6 +252,8 @@ class _Start:
             )
         if status == EXIT_NO_AGENT and ours:
             return NoAgent(self._host, "look", ours)
+        if status == EXIT_LATER and ours:
+            return ConnectionLost(self._host, _PHASE, ours)
         if status == EXIT_FOLDERS and ours:
             return AgentError(
                 self._host,

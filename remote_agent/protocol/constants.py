@@ -5,6 +5,7 @@ Rule: a value that one program writes and another one reads is defined here, onc
 
 __all__ = [
     "EXIT_FOLDERS",
+    "EXIT_LATER",
     "EXIT_NO_AGENT",
     "HEARTBEAT",
     "MANIFEST_VERSION",
@@ -24,9 +25,11 @@ MANIFEST_WHOLE = 1
 MANIFEST_VERSION = 2
 #: Stage-0 writes this if the host does not have the bundle. It is not a frame, because no agent runs yet.
 NEED = b"\x00\x01hydra-remote-launcher need bundle\n"
-#: Exit codes of `remote_agent` on a host: its folders cannot be used; it has no agent of the run. stderr has the reason.
+#: Exit codes of `remote_agent` on a host: its folders cannot be used; it has no agent of the run; another try may find that another process does
+#: not serve the run any more. stderr has the reason.
 EXIT_FOLDERS = 73
 EXIT_NO_AGENT = 75
+EXIT_LATER = 69
 #: The argument of a zygote that is started ahead of time, and of a warm interpreter. Other zygotes get none, or a descriptor there.
 SPARE = "spare"
 #: In front of the key of an environment, in place of the Python of a spare.

@@ -8,6 +8,7 @@ outlives the link. It reads the logs of the submitters before it, and writes its
 import errno
 import functools
 import os
+import select
 import selectors
 import socket
 import time
@@ -88,7 +89,7 @@ class Submitter(ZygoteListener):
         self._is_prepared = False
         #: What a job needs that says nothing itself; None if the run does not say it either.
         self._needs: Optional[Resources] = None
-        self._log = log = SubmitterLog(turn)
+        self._log = log = SubmitterLog(turn, _is_wanted)
         self._following = Following(paths, files, log, pool, incarnations, zygotes, background, controller)
         self._asking = Asking(
             paths, files, log, pool, incarnations, self._following, batch, self._asks, controller.note, turn.number
@@ -117,8 +118,12 @@ class Submitter(ZygoteListener):
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1):
             os.dup2(null, fd)
-        while not self._is_over and self._controller.has_links and not self._turn_taken.is_over:
-            for key, mask in self._selector.select(self._timeout(time.monotonic())):
+        while not self._is_over and self._controller.has_links:
+            ready = self._selector.select(self._timeout(time.monotonic()))
+            # This process may have been stopped for long. So this comes before everything that it may write.
+            if self._turn_taken.is_over:
+                break
+            for key, mask in ready:
                 key.data(key.fileobj, mask)
             self._turn(time.monotonic())
         # What is being built for jobs goes on when the next submitter comes.
@@ -349,3 +354,10 @@ class Submitter(ZygoteListener):
             os.rmdir(os.path.dirname(self._paths.spool))
         except OSError:
             pass  # another host entry of the same run has its spool next to ours
+
+
+def _is_wanted() -> bool:
+    """Whether the channel on stdin is still open at the other side."""
+    poll = select.poll()
+    poll.register(0, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
+    return not poll.poll(0)

@@ -12,14 +12,14 @@ submitter.<turn>     as the log in the spool of a host, for attempts that no all
     left       {}                    nothing follows
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.log import LogReader, Reference, SpoolLog
 from remote_agent.agent.spool.records import apply_record
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.slurm.classes import DEFAULT
-from remote_agent.slurm.turns import Turn
+from remote_agent.slurm.turns import Turn, TurnTaken
 
 __all__ = ["Asked", "SubmitterLog"]
 
@@ -43,6 +43,12 @@ class Asked(NamedTuple):
 class SubmitterLog:
     """What is known from all of them, and the log of this one. Making it waits until those before have stopped.
 
+    Args:
+        is_wanted: whether a controller waits for this submitter.
+
+    Raises:
+        TurnTaken: one before has not stopped.
+
     Attributes:
         file: the log of this submitter.
         acked: attempts whose result the controller has.
@@ -55,7 +61,7 @@ class SubmitterLog:
         owed: attempt -> how often its end hooks were owed, and by which incarnation now.
     """
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, is_wanted: Callable[[], bool]) -> None:
         self.acked: Set[str] = set()
         self.back: Set[str] = set()
         self.given: Set[str] = set()
@@ -66,7 +72,12 @@ class SubmitterLog:
         self.owed: Dict[str, Tuple[int, str]] = {}
         self.file = SpoolLog(turn.path)
         self.file.flush()
-        turn.wait()
+        try:
+            turn.wait(is_wanted)
+        except TurnTaken:
+            # It has written nothing, so nobody need wait for it.
+            self.record("left")
+            raise
         for number in turn.earlier():
             for header, reference in LogReader(turn.log_of(number)).advance():
                 self._on_record(header, reference)

@@ -13,14 +13,14 @@ import json
 import os
 import socket
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent.agent.spool.log import LogReader
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import boot_id
 from remote_agent.system.processes import birth, is_alive
 
-__all__ = ["SEEN", "SILENCE", "Turn"]
+__all__ = ["SEEN", "SILENCE", "Turn", "TurnTaken"]
 
 _TURNS = "turns"
 #: A submitter touches its log this often, and another machine sees it up to a minute late.
@@ -29,6 +29,12 @@ SILENCE = 90.0
 #: After so many seconds every machine sees a turn that was taken.
 SEEN = 60.0
 _LOOK_EVERY = 0.2
+#: Seconds for which a controller gets no answer meanwhile. Then it hears why, and comes again.
+_PATIENCE = 40.0
+
+
+class TurnTaken(Exception):
+    """Another submitter may still write for this run. The text is for the user."""
 
 
 class Turn:
@@ -79,14 +85,36 @@ class Turn:
             self._touch_at = now + _TOUCH_EVERY
             os.utime(self.path)
 
-    def wait(self) -> None:
-        """Wait until those before have stopped. The log must be there."""
+    def wait(self, is_wanted: Callable[[], bool]) -> None:
+        """Wait until those before have stopped. The log must be there. `is_wanted`: whether anybody waits for this one.
+
+        Raises:
+            TurnTaken: nobody does, or not for so long.
+        """
+        give_up = time.monotonic() + _PATIENCE
         waits_for = self.earlier()
         while waits_for:
             os.utime(self.path)
             waits_for = [number for number in waits_for if not self._has_stopped(number)]
-            if waits_for:
-                time.sleep(_LOOK_EVERY)
+            if not waits_for:
+                return
+            if time.monotonic() > give_up or not is_wanted():
+                raise TurnTaken(self._who(waits_for[-1]))
+            time.sleep(_LOOK_EVERY)
+
+    def _who(self, number: int) -> str:
+        whose = self._read(number)
+        if whose is None:
+            return "another login node may serve this run; it is waited for until it was silent for {:.0f} s".format(
+                SILENCE
+            )
+        if whose["machine"] == self._machine:
+            return "process {} on this login node serves this run and does not end; end it with `kill -KILL {}`".format(
+                whose["pid"], whose["pid"]
+            )
+        return "login node {} may still serve this run; it is waited for until it was silent for {:.0f} s".format(
+            str(whose["machine"]).partition("/")[0], SILENCE
+        )
 
     def _has_stopped(self, number: int) -> bool:
         whose = self._read(number)

@@ -26,7 +26,7 @@ from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport
 from launcher.transports.local import LocalTransport
 from remote_agent.protocol import wire
-from remote_agent.protocol.constants import EXIT_NO_AGENT, NEED
+from remote_agent.protocol.constants import EXIT_LATER, EXIT_NO_AGENT, NEED
 from remote_agent.system import bytecode
 from tests.requirements import need_programs, need_python
 
@@ -181,6 +181,12 @@ class TestEverywhere:
             error = failure(transport, f"echo 'hydra-remote-launcher: {said}' >&2; exit {code}")
             assert type(error) is kind
             assert said in error.message
+
+    def test_a_host_that_says_later_is_tried_again(self, transport: Transport) -> None:
+        """Another process may still serve the run there. What it says is passed on."""
+        line = f"echo 'hydra-remote-launcher: login1 may still serve it' >&2; exit {EXIT_LATER}"
+        with pytest.raises(ConnectionLost, match="login1 may still serve it"):
+            start_agent(transport.open(line), BUNDLE, transport.host)
 
     def test_gives_up_on_endless_noise(self, transport: Transport) -> None:
         """It gives up after 64 KiB, and shows the beginning."""

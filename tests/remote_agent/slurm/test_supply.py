@@ -23,7 +23,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.files = SharedFiles(str(folder), "submitter-1")
-        self.log = SubmitterLog(Turn(self.files))
+        self.log = SubmitterLog(Turn(self.files), lambda: True)
         self.incarnations = Incarnations(self.files)
         self.pool = Pool(self.files, "submitter-1")
         self.supply = Supply(self.log, self.incarnations, self.pool)

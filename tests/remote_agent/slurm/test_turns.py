@@ -10,7 +10,7 @@ import pytest
 from remote_agent.agent.spool.log import SpoolLog
 from remote_agent.slurm import turns
 from remote_agent.slurm.shared_files import SharedFiles
-from remote_agent.slurm.turns import SEEN, SILENCE, Turn
+from remote_agent.slurm.turns import SEEN, SILENCE, Turn, TurnTaken
 
 
 class Submitter:
@@ -25,6 +25,11 @@ class Submitter:
     def leave(self) -> None:
         self.log.append({"r": "left"})
         self.log.flush()
+
+
+def _yes() -> bool:
+    """Somebody waits for it."""
+    return True
 
 
 class Waits(Exception):
@@ -54,9 +59,9 @@ def test_it_waits_for_a_process_of_its_machine_to_end(tmp_path: Path, monkeypatc
     one, two = (Submitter(tmp_path, "a", monkeypatch) for _ in range(2))
     os.utime(one.turn.path, (0, 0))
     with pytest.raises(Waits):
-        two.turn.wait()
+        two.turn.wait(_yes)
     monkeypatch.setattr(turns, "is_alive", lambda pid, started: False)
-    two.turn.wait()
+    two.turn.wait(_yes)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +81,30 @@ def test_it_waits_for_one_of_another_machine_until_that_is_silent(
     monkeypatch.setattr(turns, "is_alive", lambda pid, started: False)
     if waits:
         with pytest.raises(Waits):
-            two.turn.wait()
+            two.turn.wait(_yes)
     else:
-        two.turn.wait()
+        two.turn.wait(_yes)
 
 
 def test_it_waits_for_nobody_who_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The log says so."""
     one, two = (Submitter(tmp_path, machine, monkeypatch) for machine in "ab")
     one.leave()
-    two.turn.wait()
+    two.turn.wait(_yes)
+
+
+@pytest.mark.parametrize("machine", ["a", "b"])
+def test_it_does_not_wait_for_longer_than_somebody_waits_for_it(
+    machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever has gone, or has had no answer for long, is told who serves the run, and may come again."""
+    first, second = (Submitter(tmp_path, one, monkeypatch) for one in ("a", machine))
+    says = "kill -KILL" if machine == "a" else f"silent for {SILENCE:.0f} s"
+    with pytest.raises(TurnTaken, match=says):
+        second.turn.wait(lambda: False)
+    monkeypatch.setattr(turns, "_PATIENCE", -1.0)
+    with pytest.raises(TurnTaken, match=says):
+        second.turn.wait(_yes)
+    first.leave()
+    monkeypatch.setattr(turns, "is_alive", lambda pid, started: False)
+    second.turn.wait(lambda: False)
