@@ -47,8 +47,10 @@ def test_a_job_of_several_nodes(cluster: SlurmCluster, tmp_path: Path):
     check_nothing_left(cluster)
 
 
-def test_steps_of_a_cancelled_job_end_with_it(cluster: SlurmCluster, tmp_path: Path):
-    """Also where allocations take many jobs, a job of several nodes has one for itself. What it has started elsewhere ends with the job."""
+def test_steps_of_a_job_end_with_it(cluster: SlurmCluster, tmp_path: Path):
+    """Also where allocations take many jobs, a job of several nodes has one for itself. What it has started elsewhere ends with the job, be it
+    cancelled, or its srun killed.
+    """
     app = load_app()
     host = login(cluster, jobs="many", idle=0)
     with launcher.Session.open(hosts=[host], folder=tmp_path / "out", callbacks=[app.Witness()]) as session:
@@ -60,10 +62,15 @@ def test_steps_of_a_cancelled_job_end_with_it(cluster: SlurmCluster, tmp_path: P
         large.cancel()
         assert large.job_return().error.kind == "cancelled"
         wait_until(lambda: not step_processes(cluster), "its steps have ended", seconds=_LONG)
+        broken = session.submit(app.several, {"num": 2}, resources={"nodes": 2, "tasks": 2})
+        wait_until(lambda: len(step_processes(cluster)) == 2, "its steps run", seconds=_LONG)
+        cluster.login.run("pkill -KILL -x srun")
+        assert "srun" in str(broken.exception())
+        wait_until(lambda: not step_processes(cluster), "its steps have ended", seconds=_LONG)
     (nodes,) = {line.split()[0] for line in lines(cluster.login, "variables")}
     assert nodes == "SLURM_NNODES=2"
     balanced(cluster)
-    assert len(allocations(cluster)) == 2
+    assert len(allocations(cluster)) == 3
     check_nothing_left(cluster)
 
 
