@@ -31,9 +31,10 @@ def kept(bench: Bench) -> None:
             arguments = {"host": host}
 
             def run(arguments: dict[str, Any] = arguments) -> Sample:
+                wait_warm(WarmStore(str(bench.host.workdir / "cache")))
                 return in_process("ours", "first", bench.app, arguments, environ)
 
-            run()
+            in_process("ours", "first", bench.app, arguments, environ)
             execnet = bench.side(f"execnet, {alias}", "peers", "execnet_first", ssh=execnet_spec(bench, alias))
             pairs.append((Side(f"launcher, {alias}", run), execnet))
         bench.turns(*(side for pair in pairs for side in pair))

@@ -9,7 +9,7 @@ that counts.
 import json
 import os
 import signal
-import socket
+import sys
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
@@ -23,7 +23,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ZygoteSpec
-from remote_agent.slurm.batch import Batch
+from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit
 from remote_agent.slurm.incarnations import AGAIN, FOLDER, SETTLE, is_fenced
@@ -48,6 +48,9 @@ _LOOK_EVERY = 0.5
 _FENCE_EVERY = 30.0
 #: Seconds for Slurm to say why it ends an allocation, of those that it leaves until it kills.
 _ANSWER = 3.0
+#: For so much of what is then left, a job may go on after SIGTERM. The rest is for its end hooks.
+_PART_OF_LEFT = 0.6
+_LEAST_PATIENCE = 1.0
 #: Seconds after the death of a job by SIGTERM within which Slurm's signal reaches this process, if it was Slurm's.
 _EXPLAIN = 1.0
 #: An allocation for many jobs ends after this many seconds without any.
@@ -68,6 +71,7 @@ class Order(NamedTuple):
         idle: if it takes many jobs, it ends after so many seconds without any.
         request: the name of the request that it comes from.
         lasting: how long the allocation lasts, and each job takes at most.
+        left: how many seconds are left when it gets SIGTERM: because its time is nearly up, and for any other reason.
         of: requests, all of whose allocations have ended. It fires what they owe, and takes no job.
         requeue: the run's limits for attempts that follow by themselves; see `next_attempts`.
     """
@@ -83,6 +87,7 @@ class Order(NamedTuple):
     requeue: Mapping[str, int] = {}
     of: Tuple[str, ...] = ()
     lasting: Lasting = Lasting()
+    left: Tuple[float, float] = (60.0, 30.0)
 
 
 class Allocation(Agent):
@@ -125,7 +130,9 @@ class Allocation(Agent):
         self._asked: Set[str] = set()
         self._begun_at = self._busy_at = time.monotonic()
         #: Why it takes nothing more; empty while it does.
-        self._closing = ""
+        self._closing = self._closing_kind = ""
+        self._takes_no_more = ""
+        self._has_left = False
         self._signal: Optional[int] = None
         self._batch = batch
         self._end_by: Optional[float] = None
@@ -164,8 +171,7 @@ class Allocation(Agent):
             hello["size"] = Resources(0, part.cpus * order.slots, part.memory * order.slots).to_json()
         self.queue.count_slots(hello)
         self.zygotes.threads = self.queue.threads
-        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        self.attempts.log.append({"r": "began", "node": node, "at": time.time(), "request": order.request})
+        self.attempts.log.append({"r": "began", "node": batch.node(), "at": time.time(), "request": order.request})
         if self.queue.unusable_gpus:
             self.controller.note(self.queue.unusable_gpus)
             self._close(self.queue.unusable_gpus, "host")
@@ -216,13 +222,16 @@ class Allocation(Agent):
                 self._accept(attempt)
         if self.attempts.has_active or self.queue:
             self._busy_at = now
-        elif not self.attempts.has_unsynced and not self.attempts.has_unexplained:
+        elif not self.attempts.has_unsynced and not self.attempts.has_unexplained and self.attempts.write():
             self._end_if_idle(now)
+        if self.attempts.error and not self._takes_no_more:
+            # What has not begun goes on in another one. What runs goes on here: its result waits for room.
+            self._takes_no_more = "its disk could not be written ({})".format(self.attempts.error)
 
     @property
     def _may_take(self) -> bool:
         is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
-        may_begin = not self._closing and self._signal is None and self._has_time
+        may_begin = not (self._closing or self._takes_no_more) and self._signal is None and self._has_time
         return is_prepared and may_begin and (self._order.most is None or len(self._taken) < self._order.most)
 
     @property
@@ -336,7 +345,7 @@ class Allocation(Agent):
         self._close(LEASE_ENDED, "cancelled")
 
     def _close(self, why: str, kind: str) -> None:
-        self._closing = why
+        self._closing, self._closing_kind = why, kind
         self._explain(kind, why)
         for attempt in self.attempts:
             if attempt.final is not None:
@@ -347,9 +356,16 @@ class Allocation(Agent):
                 self._go_on(attempt, "")
             else:
                 self.running.cancel(attempt, kind, why=why)
+                if attempt.kill_at is not None and self._signal is not None:
+                    # What does not listen is killed while there is time for its end hooks.
+                    attempt.kill_at = min(attempt.kill_at, time.monotonic() + self._patience(kind))
+
+    def _patience(self, kind: str) -> float:
+        warned, killed = self._order.left
+        return max(_LEAST_PATIENCE, _PART_OF_LEFT * (warned if kind == "time_limit" else killed))
 
     def _end_if_idle(self, now: float) -> None:
-        why = self._closing
+        why = self._closing or self._takes_no_more
         order = self._order
         if not why and order.most is not None and len(self._taken) >= order.most:
             why = _DONE
@@ -364,10 +380,22 @@ class Allocation(Agent):
         if not why:
             return
         self.reaper.sweep_now()
-        self.attempts.log.append({"r": "left", "why": why})
-        self.attempts.write()
-        self.attempts.log.sync()
+        if not self._has_left:
+            self._closing, self._has_left = why, True
+            self.attempts.log.append({"r": "left", "why": why})
+        if not self.attempts.write():
+            return
+        try:
+            self.attempts.log.sync()
+        except OSError:
+            return  # it is tried again: without it, nobody knows how its jobs have ended
         self.end_mode = "keep"
+        if self._closing_kind == "preempted" and self._pool.waiting(self._order.klass):
+            try:
+                self._batch.go_again(self._name.partition(".")[0])
+            except BatchError as error:
+                # The submitter asks for another one, if one is there.
+                sys.stderr.write("this allocation is not started again: {}\n".format(error))
 
 
 def write_prepared(files: SharedFiles, prepared: Prepared) -> None:
@@ -428,6 +456,7 @@ def serve_allocation(
             requeue=json.loads(options["requeue"]),
             of=tuple(json.loads(options.get("of", "[]"))),
             lasting=Lasting(*json.loads(options.get("lasting", "[]"))),
+            left=tuple(json.loads(options.get("left", "[60.0, 30.0]"))),
         ),
         batch,
         spare,

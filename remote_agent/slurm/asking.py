@@ -35,6 +35,8 @@ __all__ = ["MOST", "Asking"]
 MOST = 10_000
 #: The most allocations at once, if they take many jobs and the user does not say it.
 _MANY_AT_ONCE = 16
+#: What Slurm has if nobody says it.
+_KILL_WAIT = 30.0
 #: Seconds: what a new controller has to send is waited for so long.
 _GREETING = 0.2
 #: Seconds between two questions to Slurm what it lists: the first ones, and all others.
@@ -97,10 +99,15 @@ class Asking:
         self._poll_at: Optional[float] = None
         self._is_polling = self._looks_first = False
         self._listed: Dict[str, Listed] = {}
+        self._held: Set[str] = set()
+        #: Why Slurm could not be asked the last time; empty if it could.
+        self._silence = ""
         self._supply = Supply(log, incarnations, pool)
         #: The most allocations that one request may have; None until Slurm has said it.
         self._most: Optional[int] = None
         self._limit = Limit()
+        #: Seconds between Slurm's SIGTERM and its SIGKILL.
+        self._kill_wait = _KILL_WAIT
         #: Class -> slots of its allocations, if no node is large enough for as many as the user says.
         self._fewer_slots: Dict[str, int] = {}
         self._asked = 0
@@ -194,6 +201,7 @@ class Asking:
         if error is not None:
             self._note("slurm: {}".format(error))
         self._most = min(MOST, found[0].tasks) if found else MOST
+        self._kill_wait = found[0].kill_wait if found else _KILL_WAIT
 
     # -- asking for allocations ----------------------------------------------------------------------------------
 
@@ -276,7 +284,9 @@ class Asking:
                 fruitless.setdefault(str(one.job), one.left or "")
         begun = {str(one.job) for one in self._incarnations if one.has_begun}
         for listed in self._listed.values():
-            if listed.phase is not Phase.ENDED or listed.job in used | begun or listed.kind in _NOT_OURS:
+            if listed.phase is not Phase.ENDED or listed.job in used | begun:
+                continue
+            if listed.kind in _NOT_OURS and not listed.is_held:
                 continue
             is_withdrawn = listed.kind == "cancelled" and self._supply.is_withdrawn(listed.name)
             if self._supply.class_of(listed.name) == klass and not is_withdrawn:
@@ -298,15 +308,16 @@ class Asking:
     def _request(self, name: str) -> Request:
         options, asked = self.options, self._log.requests[name]
         expects = len(self._pool.all_attempts()) + len(self._log.acked)
+        needs = allocation_needs(asked.klass, options, asked.slots)
         role = ["--most", "0" if self._is_many(asked.klass) else "1", "--slots", str(asked.slots)]
         role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
         role += ["--class", asked.klass]
         role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
+        role += ["--left", json.dumps([self._batch.warning(needs, options.get("options") or ()), self._kill_wait])]
         role += ["--lasting", json.dumps(lasting(asked.klass, options))]
         role += ["--spare", self.spare] if self.spare is not None else []
         part = part_of(asked.klass, options)
         role += ["--part", json.dumps(part.to_json())] if part is not None else []
-        needs = allocation_needs(asked.klass, options, asked.slots)
         request = self._make_request(name, asked.tasks, asked.at_once, role, needs)
         return request._replace(is_optional=asked.slots > 1)
 
@@ -389,10 +400,19 @@ class Asking:
         self._is_polling = self._looks_first = False
         pause = _POLLS[self._polls] if self._polls < len(_POLLS) else _POLL
         self._polls += 1
-        self._poll_at = now + max(pause, _POLL_FACTOR * (now - asked_at))
         if error is not None:
-            self._note("slurm: {}".format(error))
+            # Its programs take long because it does not answer, and not because it has much to do.
+            self._poll_at = now + pause
+            self._see_silence(str(error))
             return
+        self._poll_at = now + max(pause, _POLL_FACTOR * (now - asked_at))
+        self._see_silence("")
+        for one in found:
+            if one.is_held and one.job not in self._held:
+                self._held.add(one.job)
+                self._note(
+                    "slurm: no node could start allocation {}: {}; another one is asked for".format(one.job, one.word)
+                )
         self._listed.update({one.job: one for one in found})
         for name in names:
             if name in self._log.answered or name in self._log.epilogues:
@@ -419,6 +439,14 @@ class Asking:
                 why = "Slurm says {} of allocation {} on {}".format(listed.word, listed.job, listed.node)
                 self._incarnations.bury(incarnation.name, listed.kind or "killed", why, now)
         self._ask_at = now
+
+    def _see_silence(self, error: str) -> None:
+        """Say that Slurm does not answer, and when it does again."""
+        if error and error != self._silence:
+            self._note("slurm: {}; jobs that run go on, and it is asked again".format(error))
+        elif not error and self._silence:
+            self._note("slurm: it answers again")
+        self._silence = error
 
     def _see_reasons(self, found: List[Listed], now: float) -> None:
         """Say why allocations wait, when that changes. Fail jobs whose allocations wait for what never comes."""

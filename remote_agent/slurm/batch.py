@@ -5,7 +5,8 @@ never a result. What nobody knows is said to be unknown, and a state that an imp
 """
 
 import enum
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+import socket
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 __all__ = [
     "Batch",
@@ -98,6 +99,7 @@ class Listed(NamedTuple):
         reason: why it waits, in the system's words; empty if it does not say.
         node: where it runs, or has run.
         start: when the system expects it to start, if it waits: `2026-11-30T17:05:00`, by the cluster's clock; empty if it does not say.
+        is_held: its nodes could not start it, and the system holds it until somebody releases it. For a run it has ended.
     """
 
     job: str
@@ -108,6 +110,7 @@ class Listed(NamedTuple):
     reason: str
     node: str
     start: str = ""
+    is_held: bool = False
 
 
 def expected_start(found: Sequence[Listed], reason: str) -> str:
@@ -151,9 +154,23 @@ class Batch:
         """The same for the start before this one; None if that is not known."""
         return None
 
+    def go_again(self, job: str) -> None:
+        """Have the allocation in which this process runs started again, if it was only warned of a preemption: it leaves now, and the system would
+        take that for its end.
+        """
+        raise NotImplementedError
+
+    def warning(self, needs: Mapping[str, str], options: Sequence[str]) -> float:
+        """How many seconds before the end of its time an allocation of such a request gets SIGTERM."""
+        raise NotImplementedError
+
     def wake(self, job: str) -> None:
         """Make an allocation look for requests at once. Without it, it looks soon."""
         raise NotImplementedError
+
+    def node(self) -> str:
+        """The name of the node on which this process runs, as the system knows it."""
+        return socket.gethostname()
 
     def variables(self) -> Tuple[str, str]:
         """The names of the variables that say to an allocation which job it is, and how often it was started again."""

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import time
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from remote_agent.slurm.batch import Batch, BatchError, Limits, Listed, NoAnswer, NoRoom, Phase, Refused, Request
 from remote_agent.slurm.classes import seconds_of
@@ -72,10 +72,16 @@ _MAYBE = (
     "Protocol",
     "Unspecified",
 )
+#: The reason of one that a node could not start, often because of its prolog.
+_HELD = "launch failed requeued held"
 _FIELDS = 6
 _START = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 #: Seconds before the end of an allocation at which its jobs get SIGTERM.
 WARNING = 60
+#: The same, if `--signal` of the user's does not say it.
+_UNSAID = 60.0
+#: No time, in what scontrol shows.
+_NEVER = ("None", "Unknown", "N/A")
 #: Reasons of what never starts as it was asked for.
 _HOPELESS = (
     "AccountNotAllowed",
@@ -171,6 +177,9 @@ class Slurm(Batch):
             if len(fields) == _FIELDS:
                 job, name, word, node, start, reason = fields
                 phase = _phase(word)
+                if reason == _HELD:
+                    found.append(Listed(job, name, Phase.ENDED, _HELD, "node_failed", "", node, is_held=True))
+                    continue
                 start = start if phase is Phase.WAITING and _START.fullmatch(start) else ""
                 found.append(Listed(job, name, phase, word, _ENDED.get(word, ""), _reason(reason), node, start))
         return found
@@ -189,9 +198,9 @@ class Slurm(Batch):
         told = self._notice(self._begin, None)
         if told is not None:
             return told
-        found = dict(re.findall(r"(\w+)=(\S*)", self._run("scontrol", "-o", "show", "job", job)))
+        found = self._shown(job)
         state = found.get("JobState", "")
-        if state == "PREEMPTED" or found.get("PreemptTime", "None") not in ("None", "Unknown", "N/A"):
+        if state == "PREEMPTED" or found.get("PreemptTime", "None") not in _NEVER:
             return "preempted", "another job has preempted its allocation"
         if state == "TIMEOUT" or (state == "RUNNING" and _is_near(found.get("EndTime", ""))):
             return "time_limit", "the time of its allocation is up (TimeLimit={})".format(found.get("TimeLimit", "?"))
@@ -218,13 +227,33 @@ class Slurm(Batch):
         reasons = _NOTICE.findall(text)
         return _NOTICES.get(reasons[-1]) if reasons else None
 
+    def go_again(self, job: str) -> None:
+        """Requeue it, if it runs and another job is to have what it has; see `Batch.go_again`."""
+        found = self._shown(job)
+        if found.get("JobState") == "RUNNING" and found.get("PreemptTime", "None") not in _NEVER:
+            self._run("scontrol", "requeue", job)
+
+    def warning(self, needs: Mapping[str, str], options: Sequence[str]) -> float:
+        """As the last `--signal` says it; see `Batch.warning`."""
+        said = [re.search(r"@([0-9]{1,6})$", one) for one in options if one.startswith("--signal")]
+        if said:
+            return float(said[-1].group(1)) if said[-1] is not None else _UNSAID
+        return _warning(needs)
+
     def wake(self, job: str) -> None:
         """Send SIGCONT, which does nothing to a process that does not expect it."""
         self._run("scancel", "--batch", "--signal", "CONT", job)
 
+    def node(self) -> str:
+        """As its slurmd is called; see `Batch.node`."""
+        return os.environ.get("SLURMD_NODENAME") or super().node()
+
     def variables(self) -> Tuple[str, str]:
         """The second one is not set when a job starts for the first time."""
         return "SLURM_JOB_ID", "SLURM_RESTART_COUNT"
+
+    def _shown(self, job: str) -> Dict[str, str]:
+        return dict(re.findall(r"(\w+)=(\S*)", self._run("scontrol", "-o", "show", "job", job)))
 
     @staticmethod
     def _run(*command: str) -> str:
@@ -275,7 +304,7 @@ def _is_near(end: str) -> bool:
         return False
 
 
-def _warning(needs: Dict[str, str]) -> int:
+def _warning(needs: Mapping[str, str]) -> int:
     """How many seconds before its end an allocation is warned. Slurm may be a minute early."""
     seconds = seconds_of(needs.get("time", ""))
     return max(1, min(WARNING, seconds // 4)) if seconds else WARNING

@@ -24,8 +24,8 @@ def begin_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
     """Be the agent of the allocation in which this process runs, until it has nothing to do. Returns the exit code."""
     batch = Slurm(sys.stderr.fileno())
     job, restarts = (os.environ.get(name) for name in batch.variables())
-    incarnation = "{}.{}".format(job, restarts or "0")
     shared = folders(run, host, workdir)
+    incarnation = _unused(shared.spool, str(job), int(restarts or 0))
     spare: Optional[Spare] = None
     own = os.path.join(shared.spool, _FOLDER, incarnation)
     for folder in (os.path.dirname(own), own):
@@ -35,6 +35,13 @@ def begin_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
     from remote_agent.slurm.allocation import serve_allocation
 
     return serve_allocation(run, host, shared, bundle, incarnation, batch, spare, options)
+
+
+def _unused(spool: str, job: str, restart: int) -> str:
+    """The name of this start. A system that has lost its state may give an id twice; then it is a later start of the same job."""
+    while os.path.exists(os.path.join(spool, _FOLDER, "{}.{}".format(job, restart), "log")):
+        restart += 1
+    return "{}.{}".format(job, restart)
 
 
 def _threads(options: Dict[str, str]) -> int:

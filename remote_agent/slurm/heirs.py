@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from remote_agent.agent.spool.attempt import Attempt, failed_envelope
 from remote_agent.agent.spool.log import LogReader, SpoolLog
@@ -34,7 +34,19 @@ from remote_agent.slurm.pool import Pool
 from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import Folders
 
-__all__ = ["MAX_HEIRS", "OWED", "Owed", "bury_all", "bury_own", "inherit", "owe", "read_owed", "wait_for_logs"]
+__all__ = [
+    "MAX_HEIRS",
+    "OWED",
+    "Owed",
+    "bury_all",
+    "bury_own",
+    "inherit",
+    "owe",
+    "read_owed",
+    "settle_dead",
+    "take_owed",
+    "wait_for_logs",
+]
 
 OWED = "owed"
 #: How many allocations may die while they fire the end hooks of the same attempt.
@@ -73,18 +85,28 @@ def inherit(files: SharedFiles, pool: Pool, paths: SpoolPaths, most: int) -> Lis
     Raises:
         OSError: the disk.
     """
-    taken = pool.takers()
-    claims = [claim for claim in sorted(files.names(OWED)) if claim not in taken]
     inherited: List[str] = []
-    for claim in claims:
-        if len(inherited) == most:
-            break
+    for attempt, owed in take_owed(files, pool, most):
+        _copy(files, paths, attempt, owed)
+        inherited.append(attempt)
+    return inherited
+
+
+def take_owed(files: SharedFiles, pool: Pool, most: int) -> Iterator[Tuple[str, Owed]]:
+    """Take attempts whose hooks are owed, and that nobody has taken for that. Yield each with what is owed.
+
+    Raises:
+        OSError: the disk.
+    """
+    taken = pool.takers()
+    count = 0
+    for claim in [one for one in sorted(files.names(OWED)) if one not in taken]:
+        if count == most:
+            return
         owed = read_owed(files, claim)
         if owed is not None and pool.take(claim):
-            attempt = split_claim(claim)[0]
-            _copy(files, paths, attempt, owed)
-            inherited.append(attempt)
-    return inherited
+            count += 1
+            yield split_claim(claim)[0], owed
 
 
 def bury_own(
@@ -143,9 +165,25 @@ def _bury(
     requeue: Mapping[str, int],
     ended: Callable[[Incarnation], Tuple[str, str]],
 ) -> None:
-    if not dead:
-        return
-    wait_for_logs(dead, pool)
+    if dead:
+        wait_for_logs(dead, pool)
+        settle_dead(files, pool, dead, host, requeue, ended)
+
+
+def settle_dead(
+    files: SharedFiles,
+    pool: Pool,
+    dead: Sequence[Incarnation],
+    host: str,
+    requeue: Mapping[str, int],
+    ended: Callable[[Incarnation], Tuple[str, str]],
+) -> None:
+    """Say what dead incarnations owe, whose logs have been read to their end. What they took and did not start goes on. `ended`: kind of the error
+    of each, and why.
+
+    Raises:
+        OSError: the disk.
+    """
     for one in dead:
         for attempt, (rank, taker) in holders(pool.takers()).items():
             fate = one.fate_of(attempt) if taker == one.name else None

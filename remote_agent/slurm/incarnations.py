@@ -129,6 +129,9 @@ class Incarnation:
         elif name == "unclaimed":
             # Its next claim is on the disk before it starts. That of one that was `unstarted` is there already.
             self._claimed.discard(attempt.id)
+        elif name == "acked" and header.get("back"):
+            # It was not started, because the disk was full then.
+            self._claimed.discard(attempt.id)
         apply_record(attempt, name, header, reference)
         if name == "final" and attempt.state == "queued":
             # It never had a process, so none has to go.

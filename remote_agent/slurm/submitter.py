@@ -30,6 +30,7 @@ from remote_agent.slurm.asking import MOST, Asking
 from remote_agent.slurm.batch import Batch, Listed, Phase
 from remote_agent.slurm.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.demand import ShortJobs
+from remote_agent.slurm.disk_watch import DiskWatch
 from remote_agent.slurm.following import SUBMITTER, Following
 from remote_agent.slurm.heirs import OWED
 from remote_agent.slurm.incarnations import Incarnations
@@ -94,6 +95,7 @@ class Submitter(ZygoteListener):
         )
         self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
+        self._disk = DiskWatch(files.path(".{}.try".format(files.writer)), background, controller.note)
         self._pace = LookPace()
         self._asking.on_taken = self._on_news
         self._is_live = False
@@ -163,7 +165,8 @@ class Submitter(ZygoteListener):
             return
         if now >= self._pace.at and self._has_hello:
             self._look(now)
-        self._asking.tick(now, is_prepared=self._is_prepared)
+        self._disk.tick(now)
+        self._asking.tick(now, is_prepared=self._is_prepared and not self._disk.error)
         self._log.file.flush()
         self._controller.pump()
 

@@ -2,7 +2,8 @@
 
 Rule: each turn has a number and a log of its own, so that two submitters never write into one file. Whoever has seen a later turn writes
 nothing more and leaves. Who comes waits for the ones before: until their log says that they have left, or their process is gone (on the same
-machine), or they have not touched their log for `SILENCE` seconds by the clock of the disk.
+machine), or they have not touched their log for `SILENCE` seconds by the clock of the disk. One that has only stood still must see the later turn
+when it goes on, so that is not believed before the turn is `SEEN` seconds old.
 
     turns/<number>         {"machine", "pid", "started", "id"} of the process; a link, which only one can make
     submitter.<number>     its log
@@ -19,12 +20,14 @@ from remote_agent.slurm.shared_files import SharedFiles
 from remote_agent.system.host import boot_id
 from remote_agent.system.processes import birth, is_alive
 
-__all__ = ["SILENCE", "Turn"]
+__all__ = ["SEEN", "SILENCE", "Turn"]
 
 _TURNS = "turns"
 #: A submitter touches its log this often, and another machine sees it up to a minute late.
 _TOUCH_EVERY = 10.0
 SILENCE = 90.0
+#: After so many seconds every machine sees a turn that was taken.
+SEEN = 60.0
 _LOOK_EVERY = 0.2
 
 
@@ -96,7 +99,10 @@ class Turn:
             touched = os.stat(log).st_mtime
         except FileNotFoundError:
             touched = os.stat(self._files.path(_TURNS, str(number))).st_mtime
-        return os.stat(self.path).st_mtime - touched > SILENCE
+        later = min(one for one in self._numbers() if one > number)
+        taken = os.stat(self._files.path(_TURNS, str(later))).st_mtime
+        now = os.stat(self.path).st_mtime
+        return now - touched > SILENCE and now - taken >= SEEN
 
     def _numbers(self) -> List[int]:
         return [int(name) for name in self._files.names(_TURNS) if name.isdigit()]

@@ -84,6 +84,7 @@ def _check(study: Any, happened: list[events.Event]) -> None:
     assert not [event for event in happened if isinstance(event, events.Warned)]
 
 
+@pytest.mark.slow
 def test_a_search_here_prunes_its_bad_trials(example: Any, tmp_path: Path) -> None:
     """With as many slots as it likes."""
     _check(*_search(example, ["local/2"], tmp_path / "out"))

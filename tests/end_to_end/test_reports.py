@@ -100,6 +100,7 @@ def test_the_hook_gets_what_a_job_reports_before_its_return(tmp_path: Path) -> N
         assert [(one.step, one.values) for one in reader.reports(1)] == expected
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_catch_the_request_has_completed_with_its_last_values(tmp_path: Path) -> None:
     """Its end hook fires once and sees the same; no other job is stopped."""
     seen = Seen(stop_at=2)
@@ -129,6 +130,7 @@ def test_a_job_that_catches_the_request_returns_what_it_wants(tmp_path: Path) ->
         assert job.reports[-1].values == {"saved": True}
 
 
+@pytest.mark.slow
 def test_asked_twice_a_job_is_stopped_once_and_after_its_end_nothing_happens(tmp_path: Path) -> None:
     """One event each; a job that has returned says that it was not asked."""
     happened: list[events.Event] = []
@@ -146,6 +148,7 @@ def test_asked_twice_a_job_is_stopped_once_and_after_its_end_nothing_happens(tmp
     assert sorted(event.num for event in happened if isinstance(event, events.JobReturned)) == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_job_that_reports_no_more_goes_on_to_its_end(tmp_path: Path) -> None:
     """It is asked, and nothing of it is cut."""
     gate = tmp_path / "gate"
@@ -165,6 +168,7 @@ def test_a_job_that_reports_no_more_goes_on_to_its_end(tmp_path: Path) -> None:
         assert not job.job_return().stopped
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_is_cancelled_and_nothing_of_it_runs(tmp_path: Path) -> None:
     """Wherever it waits: here, or on its host."""
     with launcher.Session.open(hosts=["local/1"], folder=tmp_path / "out", callbacks=[Seen()]) as session:
@@ -185,6 +189,7 @@ def test_a_job_that_waits_is_cancelled_and_nothing_of_it_runs(tmp_path: Path) ->
         assert running.job_return().stopped
 
 
+@pytest.mark.slow
 def test_threads_and_children_of_a_job_report_and_learn_of_the_stop(tmp_path: Path) -> None:
     """A thread that does not catch it ends, and so does a child; the job returns in its own way."""
 
@@ -250,7 +255,8 @@ def test_a_spawned_child_and_a_pool_report(tmp_path: Path) -> None:
         assert [one.step for one in job.reports] == [1, 1]
 
 
-@pytest.mark.parametrize("isolation", ["fork", "reuse", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["fork", "reuse", "spawn"])
 def test_jobs_that_share_a_process_report_as_their_own(tmp_path: Path, isolation: str) -> None:
     """And a stop of one is none of the next."""
     with launcher.Session.open(hosts=["local/1"], folder=tmp_path / "out", isolation=isolation) as session:
@@ -265,6 +271,7 @@ def test_jobs_that_share_a_process_report_as_their_own(tmp_path: Path, isolation
             assert not job.job_return().stopped
 
 
+@pytest.mark.slow
 def test_very_many_reports_are_thinned_out_and_the_last_one_is_kept(tmp_path: Path) -> None:
     """The first hundred come as they are. NaN comes, too."""
 
@@ -291,7 +298,9 @@ class Raises(Seen):
             raise ValueError("as asked")
 
 
-@pytest.mark.parametrize("policy", ["warn", "fail", "abort"])
+@pytest.mark.parametrize(
+    "policy", ["fail", pytest.param("warn", marks=pytest.mark.slow), pytest.param("abort", marks=pytest.mark.slow)]
+)
 def test_a_hook_that_raises_has_the_policy_of_its_callback(tmp_path: Path, policy: str) -> None:
     """`warn` goes on, `fail` makes its job FAILED, and `abort` ends the run. Other jobs' results stay."""
     seen = Raises(on_error=policy)
@@ -312,6 +321,7 @@ def test_a_hook_that_raises_has_the_policy_of_its_callback(tmp_path: Path, polic
     assert [call for call in seen.calls if call[0] == "return"] == [("return", 0, False)]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_left_and_resumed_has_every_report_once(tmp_path: Path) -> None:
     """The host keeps them meanwhile. A stop that was asked for before is not asked for again, and reaches the job once."""
     gate = tmp_path / "gate"
@@ -388,6 +398,7 @@ def test_over_a_link_that_is_lost_again_and_again_no_report_is_lost_or_doubled(
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.slow
 def test_a_stopped_job_that_fails_is_not_tried_again(tmp_path: Path) -> None:
     """The user wants no more of it."""
 
@@ -405,6 +416,7 @@ def test_a_stopped_job_that_fails_is_not_tried_again(tmp_path: Path) -> None:
     assert (returned.status.name, returned.attempt, returned.stopped) == ("FAILED", 1, True)
 
 
+@pytest.mark.slow
 def test_show_has_the_last_values_of_a_job_that_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In its row, for a program as JSON, and for one job with its step."""
     from launcher.cli.main import main

@@ -147,3 +147,55 @@ def test_what_is_owed_when_nobody_is_left(tmp_path: Path):
             "no Slurm job is left",
             _LONG,
         )
+
+
+def test_a_job_that_does_not_listen_when_its_time_is_up(tmp_path: Path):
+    """It is killed before Slurm kills all of its allocation, however long its grace period is. So its end hooks fire in the same allocation."""
+    with running_cluster(tmp_path / "login", NODES=1) as cluster:
+        run = FaultyRun(tmp_path).start(load_app().stubborn, 1, [login(cluster, time="1")], grace=200)
+        wait_started(run, 1)
+        (returned,) = run.finish(_LONG)
+        assert returned.error.kind == "time_limit"
+        paired(cluster, 1)
+        assert len(cluster.ask("squeue -h -r -t all -o %T").split()) == 1
+        check_nothing_left(cluster)
+
+
+def test_a_job_that_is_warned_when_its_time_of_grace_begins(tmp_path: Path):
+    """Its end hooks fire then. Slurm would not start again what has left by itself, so the allocation asks for that, and the job goes on
+    without a controller.
+    """
+    with running_cluster(tmp_path / "login", NODES=2, GRACE=120, USERSIG=1) as cluster:
+        detached(cluster, tmp_path / "out", "resumes", partition="low")
+        preempt(cluster)
+        wait_until(lambda: len(lines(cluster.login, "hooks")) >= 2, "the end hook", seconds=60)
+        wait_until(lambda: len(lines(cluster.login, "ran")) == 2, "the next attempt", seconds=_LONG)
+        paired(cluster, 2, open_=1)
+        open_gate(cluster.login)
+        with launcher.Session.resume(tmp_path / "out") as session:
+            (job,) = session.as_completed()
+            assert job.result() == {"attempt": 2, "step": 1, "after": ["preempted"]}
+        paired(cluster, 2)
+        check_nothing_left(cluster)
+
+
+def test_a_death_that_slurm_has_forgotten(tmp_path: Path):
+    """Without accounting, Slurm knows of it for some seconds. Who asks later hears nothing: the job is `lost`, and its end hooks fire elsewhere."""
+    with running_cluster(tmp_path / "login", NODES=1, AGE=5) as cluster:
+        script = 'while [ -e /home/runner/blind ]; do sleep 0.1; done\nexec /usr/bin/squeue "$@"\n'
+        cluster.put_program("squeue", f"#!/bin/sh\n{script}")
+        run = FaultyRun(tmp_path).start(load_app().gated, 2, [login(cluster, requeue={}, allocations=1)])
+        wait_started(run, 1)
+        (cluster.login.home / "blind").touch()
+        wait_until(lambda: lines(cluster.login, "pid.0"), "its process is known", _LONG)
+        # Slurm would send SIGTERM first, and the allocation would tell.
+        cluster.login.run("pkill -KILL -u runner -f 'allocation --run'; kill -KILL $(cat /home/runner/pid.0)")
+        open_gate(cluster.login)
+        wait_until(lambda: not cluster.ask("/usr/bin/squeue -h -r -t all -o %T").split(), "Slurm forgets it", _LONG)
+        (cluster.login.home / "blind").unlink()
+        lost, beside = run.finish(_LONG)
+        assert lost.error.kind == "lost"
+        assert "Slurm does not list its allocation any more" in lost.error.message
+        assert beside.return_value == 10
+        paired(cluster, 2)
+        check_nothing_left(cluster)

@@ -9,29 +9,33 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.requirements import need_programs
 
-__all__ = ["SlurmCluster", "running_cluster"]
+__all__ = ["SlurmCluster", "ports_in_a_row", "running_cluster"]
 
 _SCRIPT = Path(__file__).with_name("slurm_up.sh")
 _FOLDER = "/run/slurm"
-#: Ports that a cluster of so many nodes takes, beginning with the one of slurmctld.
+#: Nodes of a cluster if a test does not say it, and at most.
 _NODES = 4
+_MOST_NODES = 6
+#: Ports that a cluster takes: one for accounting, one of slurmctld, and one of each node.
+_PORTS = 2 + _MOST_NODES
 
 
 class SlurmCluster:
     """A cluster that is up. `login` is its login node; `do` has the verbs of `slurm_up.sh`, such as `kill-node`."""
 
-    def __init__(self, login: OpenSshHost, **settings: int | str) -> None:
+    def __init__(self, login: OpenSshHost, first_port: int, **settings: int | str) -> None:
         need_programs("sbatch", "squeue", "scontrol", "slurmctld", "slurmd", "munged")
         self.login = login
         script = login.path("/run/slurm_up.sh")
         script.write_text(_SCRIPT.read_text())
-        values = {"NODES": _NODES, "PORT": _free_ports(_NODES + 1), **settings}
+        values = {"NODES": _NODES, "PORT": first_port + 1, **settings}
+        assert int(values["NODES"]) <= _MOST_NODES
         variables = " ".join(f"{name}={value}" for name, value in values.items())
         self._run(f"mkdir -p {_FOLDER} && env {variables} bash /run/slurm_up.sh up {_FOLDER}")
         # Slurm's programs look there, so that no login needs a variable.
@@ -64,23 +68,34 @@ class SlurmCluster:
 @contextmanager
 def running_cluster(folder: Path, **settings: int | str) -> Iterator[SlurmCluster]:
     """A cluster that is up, and gone with all its processes and jobs at the end."""
-    with running_openssh_host(folder, "login") as login:
-        yield SlurmCluster(login, **settings)
+    with ports_in_a_row() as first_port, running_openssh_host(folder, "login") as login:
+        yield SlurmCluster(login, first_port, **settings)
 
 
-def _free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody has now."""
-    for first in range(20000 + os.getpid() % 5000, 32000, count):
-        taken = []
-        try:
-            for port in range(first, first + count):
-                sock = socket.socket()
-                taken.append(sock)
-                sock.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        finally:
-            for sock in taken:
-                sock.close()
-        return first
+@contextmanager
+def ports_in_a_row() -> Iterator[int]:
+    """The first of some ports that nobody has. Until it is left, no other cluster of this machine takes them: a name in the kernel is its own, which
+    is gone with this process, however that ends.
+    """
+    start = os.getpid() % 1000
+    for place in range(1000):
+        first = 20000 + (start + place) % 1000 * _PORTS
+        with socket.socket(socket.AF_UNIX) as name:
+            try:
+                name.bind(f"\0hrl-test-cluster-{first}")
+            except OSError:
+                continue  # another cluster has them
+            if _are_free(range(first, first + _PORTS)):
+                yield first
+                return
     raise AssertionError("no ports in a row are free")
+
+
+def _are_free(ports: range) -> bool:
+    with ExitStack() as taken:
+        try:
+            for port in ports:
+                taken.enter_context(socket.socket()).bind(("", port))
+        except OSError:
+            return False
+        return True

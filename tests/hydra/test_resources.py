@@ -82,6 +82,7 @@ def test_a_key_of_the_application_may_be_swept(app: Path) -> None:
         run.close()
 
 
+@pytest.mark.slow
 def test_a_config_group_may_be_swept(app: Path) -> None:
     """What it does not say is the run's, also that of the command line."""
     run = _prepared("size=small,large", resources={"cpus": 2, "gpus": 1})

@@ -167,6 +167,7 @@ def test_only_failures_if_that_is_asked(tmp_path: Path, lr: float, messages: int
         assert len(server.messages) == messages
 
 
+@pytest.mark.slow
 def test_a_run_of_one_job_tells_too(tmp_path: Path) -> None:
     """In RUN mode."""
     with webhook() as server:

@@ -20,6 +20,7 @@ import time
 import traceback
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
+from remote_agent.agent.zygotes.warm import why_none
 from remote_agent.system.inherited import FREE_MEMORY, free_memory, inherited, split_variables
 from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of
 from remote_agent.system.warm_store import WarmStore, peer_of
@@ -164,6 +165,9 @@ class ForkServer:
             Refused: it would not.
         """
         theirs = {os.fsdecode(name): os.fsdecode(value) for name, value in request.variables.items()}
+        why = why_none(theirs)
+        if why:
+            raise Refused(why)
         common = split_variables(theirs)[0]
         differ = [name for name in {**common, **self.variables} if common.get(name) != self.variables.get(name)]
         if differ:

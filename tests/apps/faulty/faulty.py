@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -65,6 +66,12 @@ def logs(cfg):
         threading.Event().wait(0.02)
     other.unlink()
     return log.read_text(encoding="utf-8")
+
+
+def stubborn(cfg):
+    """Waits for the gate, and does not listen to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return gated(cfg)
 
 
 def talks(cfg):

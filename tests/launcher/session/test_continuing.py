@@ -110,6 +110,7 @@ def test_only_what_has_not_completed_runs(sweep: Sweep) -> None:
     assert "earlier jobs that completed and are not in this sweep: 1; their results stay" in told
 
 
+@pytest.mark.slow
 def test_no_file_of_an_earlier_job_is_touched(sweep: Sweep) -> None:
     """A job that runs writes beside an earlier job's output directory, unless it is the same one again."""
     sweep.fail(1, 2)
@@ -122,6 +123,7 @@ def test_no_file_of_an_earlier_job_is_touched(sweep: Sweep) -> None:
     assert sweep.files()["0.2"] == {"of-6"}
 
 
+@pytest.mark.slow
 def test_jobs_that_share_a_folder_still_share_it(sweep: Sweep) -> None:
     """An output directory of several jobs is not one of them alone."""
     sweep.first(0, 1)
@@ -133,6 +135,7 @@ def test_jobs_that_share_a_folder_still_share_it(sweep: Sweep) -> None:
     assert EarlierRuns((journal,)).kept_folders() == frozenset()
 
 
+@pytest.mark.slow
 def test_the_new_journal_needs_no_earlier_one(sweep: Sweep) -> None:
     """It has all of the jobs that were taken over, also a result that has a file of its own."""
     sweep.first(0, 1, more={"long": 400_000})
@@ -153,6 +156,7 @@ def test_the_new_journal_needs_no_earlier_one(sweep: Sweep) -> None:
     assert sweep.marked("ran") == {"0": 1, "1": 1, "2": 1}
 
 
+@pytest.mark.slow
 def test_every_earlier_run_of_the_sweep_counts(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one before a run with fewer points, or before one that came to nothing."""
     sweep.first(0, 1, 2)
@@ -165,6 +169,7 @@ def test_every_earlier_run_of_the_sweep_counts(sweep: Sweep, monkeypatch: pytest
     assert sweep.marked("ran") == {"0": 1, "1": 1, "2": 1, "3": 1}
 
 
+@pytest.mark.slow
 def test_a_run_without_continue_begins_anew(sweep: Sweep) -> None:
     """What was before it does not count any more."""
     sweep.first(0, 1)
@@ -173,6 +178,7 @@ def test_a_run_without_continue_begins_anew(sweep: Sweep) -> None:
     assert sweep.marked("ran") == {"0": 2, "1": 2}
 
 
+@pytest.mark.slow
 def test_each_earlier_job_counts_once(sweep: Sweep) -> None:
     """A config that the sweep has three times is run three times, also over several runs."""
     sweep.first(4, 4)
@@ -182,6 +188,7 @@ def test_each_earlier_job_counts_once(sweep: Sweep) -> None:
     assert sweep.marked("ran") == {"4": 3}
 
 
+@pytest.mark.slow
 def test_what_a_hook_has_failed_runs_again(sweep: Sweep) -> None:
     """The job completed, and on_job_return made it FAILED."""
 
@@ -198,6 +205,7 @@ def test_what_a_hook_has_failed_runs_again(sweep: Sweep) -> None:
     assert sweep.marked("ran") == {"0": 1, "1": 2}
 
 
+@pytest.mark.slow
 def test_cancelled_jobs_run_again(sweep: Sweep) -> None:
     """They have returned, and did not complete."""
     sweep.fail(0)
@@ -209,6 +217,7 @@ def test_cancelled_jobs_run_again(sweep: Sweep) -> None:
     assert sweep.marked("ran")["0"] == ran["0"] + 1
 
 
+@pytest.mark.slow
 def test_it_may_be_asked_for_from_the_beginning(sweep: Sweep) -> None:
     """In a folder without a run, all jobs run, and a note says why."""
     assert values(sweep.run(0, 1)) == [0, 1]
@@ -217,6 +226,7 @@ def test_it_may_be_asked_for_from_the_beginning(sweep: Sweep) -> None:
     assert sweep.marked("ran") == {"0": 1, "1": 1}
 
 
+@pytest.mark.slow
 def test_configs_from_an_iterator(sweep: Sweep) -> None:
     """They are read at once."""
     sweep.first(0)
@@ -226,6 +236,7 @@ def test_configs_from_an_iterator(sweep: Sweep) -> None:
     assert sweep.marked("ran") == {"0": 1, "1": 1}
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_moved(sweep: Sweep) -> None:
     """Its jobs are found where they are now."""
     sweep.first(0, 1)
@@ -247,6 +258,7 @@ class TestRefused:
             with pytest.raises(RunError, match="driven by another process"):
                 sweep.run(0)
 
+    @pytest.mark.slow
     def test_a_run_that_has_not_ended(self, sweep: Sweep) -> None:
         """Its jobs may still run on a host. The error has the command that collects them."""
         sweep.first(0)
@@ -272,6 +284,7 @@ class TestRefused:
         with pytest.raises(RunError, match="not known to be yours"):
             sweep.run(0)
 
+    @pytest.mark.slow
     def test_a_journal_that_somebody_put_there(self, sweep: Sweep, tmp_path: Path) -> None:
         """Beside the one of a run that is ours. It is not read, because no run of ours knows it."""
         sweep.first(0, 1)
@@ -294,6 +307,7 @@ class TestRefused:
         with pytest.raises(UsageError, match="same_code: it belongs to"):
             launcher.multirun(sweep.app.work, [{"x": 1}], folder=sweep.folder, same_code=True)
 
+    @pytest.mark.slow
     def test_code_that_is_not_known_to_be_the_same(self, sweep: Sweep) -> None:
         """Code that is used in place has no hash. Without `same_code`, a note says so."""
         sweep.first(0, 1)

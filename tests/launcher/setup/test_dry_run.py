@@ -204,6 +204,7 @@ def test_a_folder_that_is_being_used_is_refused(project: Path, cli: Cli) -> None
     assert not os.path.exists("out")
 
 
+@pytest.mark.slow
 def test_a_sweeper_that_decides_its_jobs(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The jobs are not known then, and it says so. To leave such a run is refused before anything is sent."""
     (project / "conf" / "config.yaml").write_text(

@@ -92,6 +92,7 @@ class TestHydraApps:
             "0-of-x=1", "2-of-x=3", "1-of-x=4", "2-of-x=2",
         }  # fmt: skip
 
+    @pytest.mark.slow
     def test_a_changed_config_file_runs_all(self, project: Path, cli: Cli) -> None:
         """The overrides are the same, and the task would get something else."""
         cli("multirun", "earlier_app.py", "x=1,3")
@@ -101,6 +102,7 @@ class TestHydraApps:
         assert cli.json("multirun", "earlier_app.py", "x=1,3", "size=1,2", "--continue")["taken_over"] == 4
         assert ran(project) == ["1", "1", "3", "3"]
 
+    @pytest.mark.slow
     def test_variables_of_the_job_count(self, project: Path, cli: Cli) -> None:
         """`hydra.job.env_set` is what a task finds in its process."""
         cli("multirun", "earlier_app.py", "x=1", "+hydra.job.env_set.MODE=a")
@@ -166,21 +168,20 @@ def test_jobs_that_were_left_to_their_hosts(project: Path, cli: Cli) -> None:
     assert cli.json("multirun", "earlier_app.py", "x=1,3,4", "--continue")["taken_over"] == 2
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"{", "is damaged in its journal"),
-        (json.dumps({"version": 1, "journals": [{"folder": 1}], "kept": []}).encode(), "is damaged in its journal"),
-        (json.dumps({"version": 2}).encode(), "is of version 2"),
-    ],
-    ids=["no JSON", "no text", "a later version"],
-)
-def test_a_damaged_record_is_refused(project: Path, cli: Cli, data: bytes, said: str) -> None:
+_DAMAGED = {
+    b"{": "is damaged in its journal",
+    json.dumps({"version": 1, "journals": [{"folder": 1}], "kept": []}).encode(): "is damaged in its journal",
+    json.dumps({"version": 2}).encode(): "is of version 2",
+}
+
+
+def test_a_damaged_record_is_refused(project: Path, cli: Cli) -> None:
     """The error names the folder."""
     cli("multirun", "earlier_app.py", "x=1")
-    journal = Journal(project / "sweep" / FOLDER)
-    journal.put_blob("continued", data)
-    journal.close()
-    cli("multirun", "earlier_app.py", "x=1", "--continue", code=1)
-    assert said in cli.err
-    assert str(project / "sweep") in cli.err
+    for data, said in _DAMAGED.items():
+        journal = Journal(project / "sweep" / FOLDER)
+        journal.put_blob("continued", data)
+        journal.close()
+        cli("multirun", "earlier_app.py", "x=1", "--continue", code=1)
+        assert said in cli.err
+        assert str(project / "sweep") in cli.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from remote_agent.slurm import allocation
 from remote_agent.slurm.allocation import PREPARED, Allocation, Order, read_prepared, write_prepared
 from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.classes import DEFAULT, Lasting
-from remote_agent.slurm.incarnations import FOLDER, Incarnation, Incarnations
+from remote_agent.slurm.incarnations import FOLDER, Fate, Incarnation, Incarnations
 from remote_agent.slurm.lease import LEASE_ENDED, Lease, LeaseWatch
 from remote_agent.slurm.pool import Pool, Stop
 from remote_agent.slurm.shared_files import SharedFiles
@@ -38,6 +39,13 @@ class FakeBatch(Batch):
     """Says why it ends an allocation, if it knows."""
 
     said: tuple[str, str] | None = ("time_limit", "the time is up")
+
+    def __init__(self) -> None:
+        #: Jobs that are to be started again.
+        self.again: list[str] = []
+
+    def go_again(self, job: str) -> None:
+        self.again.append(job)
 
     def why(self, job: str, restart: int) -> tuple[str, str]:
         assert (job, restart) == ("22", 0)
@@ -72,10 +80,10 @@ class SteppedAllocation(SteppedAgent):
         )
         return self.allocation
 
-    def put(self, *nums: int) -> None:
+    def put(self, *nums: int, grace: float = 10.0) -> None:
         """Put the first attempts at these jobs into the pool."""
         for num in nums:
-            spec = job_spec(num=num, attempt=1)
+            spec = job_spec(num=num, attempt=1, grace=grace)
             header = {"t": "job", "spec": spec.to_json(), "payload_blob": None}
             self.pool.put(DEFAULT, spec.attempt_id, header, b"payload")  # type: ignore[arg-type]
 
@@ -404,6 +412,75 @@ def test_a_job_that_is_preempted_goes_on(make, kind: str, follows: bool):
     host.settle()
     assert host.seen().attempts["3.1"].final.envelope.error.kind == kind
     assert host.pool.all_attempts() == (["3.1", "3.2"] if follows else ["3.1"])
+    # Slurm may have warned it, and takes its leave for the end of it.
+    assert set(host.batch.again) == ({"22"} if follows else set())
+
+
+def test_a_result_waits_for_room_on_the_disk(make, monkeypatch):
+    """The allocation takes nothing more, and does not leave before the result is on the disk. What it has not begun goes on elsewhere."""
+    host = make(most=None)
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    ((zygote, job),) = host.jobs()
+    host.put(4)
+    with monkeypatch.context() as patch:
+
+        def full() -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(host.agent.attempts.log, "flush", full)
+        job.finish(b"value")
+        zygote.ended(job, 0)
+        host.settle()
+        assert host.agent.end_mode is None
+        assert host.seen().attempts["3.1"].final is None
+        host.put(5)
+        host.settle()
+        assert host.pool.takers() == {"3.1": "22.0", "4.1": "22.0"}
+    host.settle()
+    one = host.seen()
+    assert one.attempts["3.1"].final is not None
+    assert one.left.startswith("its disk could not be written (")
+    assert host.forks == ["3.1"]
+    assert one.fate_of("4.1") is Fate.UNBEGUN
+    assert host.pool.waiting(DEFAULT) == ["5.1"]
+
+
+def test_a_job_beside_a_full_disk_is_told_that_the_time_is_up(make, monkeypatch):
+    """It runs on where the disk takes nothing, and Slurm's signal reaches it as before."""
+    host = make(most=None, order=Order(slots=2))
+    host.put(3, 4)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    ((zygote, job), _) = host.jobs()
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(host.agent.attempts.log, "flush", full)
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    host.allocation.on_signal(signal.SIGTERM, None)
+    attempt = host.agent.attempts.get("4.1")
+    wait_until(lambda: host.settle() or attempt.kill_at is not None, "it has got SIGTERM")
+    assert attempt.cancel == "time_limit"
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("time_limit", 36), ("preempted", 12), ("cancelled", 12)])
+def test_a_job_that_does_not_listen_is_killed_while_there_is_time_for_its_end_hooks(make, kind, seconds):
+    """However long its grace period is. Slurm would kill all of the allocation."""
+    host = make(order=Order(left=(60.0, 20.0)))
+    host.batch.said = (kind, "for a reason")
+    host.put(3, grace=1000.0)
+    write_prepared(host.files, PREPARED_APP)
+    host.settle()
+    host.allocation.on_signal(signal.SIGTERM, None)
+    host.settle()
+    attempt = host.agent.attempts.get("3.1")
+    wait_until(lambda: host.settle() or attempt.kill_at is not None, "it has got SIGTERM")
+    assert seconds / 2 < attempt.kill_at - allocation.time.monotonic() <= seconds
 
 
 @pytest.mark.parametrize("is_told", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +190,37 @@ def test_the_notice_in_the_output_says_why(program: Program, tmp_path: Path, not
     assert Slurm().why_before() is None
 
 
+def test_a_node_is_called_as_slurm_calls_it(monkeypatch: pytest.MonkeyPatch):
+    """Several may be on one machine."""
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert Slurm().node() == "n7"
+    monkeypatch.delenv("SLURMD_NODENAME")
+    assert Slurm().node() == socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_asked"),
+    [
+        ("JobState=RUNNING PreemptTime=2026-01-01T00:00:00", True),
+        ("JobState=RUNNING PreemptTime=None", False),
+        ("JobState=COMPLETING PreemptTime=2026-01-01T00:00:00", False),
+    ],
+)
+def test_an_allocation_that_was_warned_of_a_preemption_is_requeued(program: Program, shown: str, is_asked: bool):
+    """What Slurm ends itself, it starts again itself, or it does not because it is not to be."""
+    said = program("scontrol", out=shown)
+    Slurm().go_again("7")
+    assert ("requeue\n7\n" in said.read_text()) is is_asked
+
+
+def test_the_users_own_signal_says_how_long_an_allocation_has() -> None:
+    """The last one counts, as for sbatch."""
+    slurm = Slurm()
+    assert slurm.warning({"time": "2"}, ()) == 30
+    assert slurm.warning({}, ("--signal=B:TERM@5", "--signal=B:TERM@300")) == 300
+    assert slurm.warning({}, ("--signal=TERM",)) == 60
+
+
 def test_an_allocation_may_wait_for_the_end_of_others(program: Program):
     """However they end."""
     said = program("sbatch", out="123\n")
@@ -201,6 +233,13 @@ def test_an_answer_that_is_cut_off_is_none(program: Program):
     program("sbatch", out="")
     with pytest.raises(NoAnswer):
         Slurm().submit(REQUEST)
+
+
+def test_what_no_node_could_start_has_ended(program: Program):
+    """Slurm holds it until somebody releases it, which a run does not wait for."""
+    program("squeue", out="7|hrl-a|PENDING||N/A|launch failed requeued held\n")
+    (held,) = Slurm().listed(["hrl-a"])
+    assert (held.phase, held.kind, held.is_held) == (Phase.ENDED, "node_failed", True)
 
 
 def test_all_that_is_listed_is_read(program: Program):

@@ -50,6 +50,16 @@ def test_without_the_option_none_is_started(begun, tmp_path: Path, monkeypatch: 
     assert (agent, given[4], given[6]) == ("agent", "22.2", None)
 
 
+def test_an_id_that_slurm_gives_twice_is_a_later_start(begun, tmp_path: Path):
+    """Slurm's controller may have lost what it knew. The log of the one before stays as it is."""
+    begin(tmp_path, **OPTIONS)
+    own = Path(begun[0][3])
+    (own / "log").write_text("of another job")
+    begin(tmp_path, **OPTIONS)
+    assert [given[5] for given in begun if given[0] == "agent"] == ["22.0", "22.1"]
+    assert begun[2][3] == str(own.with_name("22.1"))
+
+
 @pytest.mark.parametrize(
     ("more", "chosen"),
     [

@@ -10,7 +10,7 @@ import pytest
 from remote_agent.agent.spool.log import SpoolLog
 from remote_agent.slurm import turns
 from remote_agent.slurm.shared_files import SharedFiles
-from remote_agent.slurm.turns import SILENCE, Turn
+from remote_agent.slurm.turns import SEEN, SILENCE, Turn
 
 
 class Submitter:
@@ -59,14 +59,21 @@ def test_it_waits_for_a_process_of_its_machine_to_end(tmp_path: Path, monkeypatc
     two.turn.wait()
 
 
-@pytest.mark.parametrize(("age", "waits"), [(SILENCE - 30, True), (SILENCE + 30, False)])
+@pytest.mark.parametrize(
+    ("age", "turn", "waits"),
+    [(SILENCE - 30, SEEN + 1, True), (SILENCE + 30, SEEN + 1, False), (SILENCE + 30, SEEN - 30, True)],
+)
 def test_it_waits_for_one_of_another_machine_until_that_is_silent(
-    age: float, waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    age: float, turn: float, waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """By the clock of the disk, and not by its own: so it does not begin to wait anew when it is started again."""
-    one, two = (Submitter(tmp_path, machine, monkeypatch) for machine in "ab")
+    """By the clock of the disk, and not by its own: so it does not begin to wait anew when it is started again. One that stood still has seen
+    by then that a later turn was taken, be it this one or one between.
+    """
+    one, _, two = (Submitter(tmp_path, machine, monkeypatch) for machine in "abb")
     now = os.stat(two.turn.path).st_mtime
     os.utime(one.turn.path, (now - age, now - age))
+    os.utime(tmp_path / "turns" / "2", (now - turn, now - turn))
+    monkeypatch.setattr(turns, "is_alive", lambda pid, started: False)
     if waits:
         with pytest.raises(Waits):
             two.turn.wait()

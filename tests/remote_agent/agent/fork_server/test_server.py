@@ -16,6 +16,8 @@ import pytest
 
 from remote_agent.agent.fork_server import server
 from remote_agent.agent.fork_server.server import ForkServer, Refused, Request, receive
+from remote_agent.agent.zygotes import warm
+from remote_agent.agent.zygotes.warm import NO_WARM
 from remote_agent.system.loaded_files import stamps_of
 from remote_agent.system.warm_store import WarmStore
 from tests.remote_agent.agents import wait_until
@@ -48,6 +50,8 @@ def forks(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> ForkServer:
     """One that is this process, so that it has all in common with who asks."""
     # Other tests may have left threads in it.
     monkeypatch.setattr(server.threading, "active_count", lambda: 1)
+    monkeypatch.setattr(warm, "SUBMITTERS", ())
+    monkeypatch.delenv(NO_WARM, raising=False)
     made = ForkServer(WarmStore(str(short_folder)), "agent-x", 60.0, lambda role, sock: 0)
     made.variables.pop("PYTEST_CURRENT_TEST", None)
     return made
@@ -89,6 +93,18 @@ def test_other_variables_are_refused(forks: ForkServer, pair: tuple[socket.socke
     with pytest.raises(Refused, match="LD_PRELOAD"):
         forks.granted(ours)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_login_whose_tickets_are_in_its_own_keyring_is_refused(
+    forks: ForkServer, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """A forked process would have the keyring of the login that the fork server was started in."""
+    theirs, ours = pair
+    role, umask, variables = own()
+    ask(theirs, sent((role, umask, {**variables, b"KRB5CCNAME": b"KEYRING:session:x"})))
+    theirs.send(b"g")
+    with pytest.raises(Refused, match="keyring"):
+        forks.granted(ours)
 
 
 def _with_limit(asks: Callable[[], None]) -> None:
@@ -257,10 +273,15 @@ sys.exit(sock.recv(1)[0] if answer == b"y" else 99)
 
 
 @pytest.mark.slow
-def test_a_forked_process_is_what_would_have_been_started(short_folder: Path, tmp_path: Path) -> None:
+def test_a_forked_process_is_what_would_have_been_started(
+    short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has the descriptors, the variables, the umask and the folder of who has asked, who gets its exit code. The next one gets another
     process of the same server.
     """
+    monkeypatch.delenv(NO_WARM, raising=False)
+    # This machine may have a batch system.
+    monkeypatch.setenv("PATH", str(tmp_path))
     store = WarmStore(str(short_folder))
     store.make()
     code = _SERVER.format(root=str(ROOT), cache=str(short_folder))
