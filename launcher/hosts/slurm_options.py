@@ -29,6 +29,31 @@ _PATTERNS = {
     "mem": (re.compile(r"[0-9]{1,15}[KMGT]?", re.IGNORECASE), "an amount of memory as sbatch reads it, such as 32G"),
     "nodes": (re.compile(r"[1-9][0-9]{0,4}"), "a number of nodes"),
     "tasks": (re.compile(r"[1-9][0-9]{0,6}"), "a number of tasks"),
+    "time": (
+        re.compile(
+            r"[0-9]{1,9}(:[0-9]{1,2}){0,2}|[0-9]{1,6}-[0-9]{1,2}(:[0-9]{1,2}){0,2}|unlimited|infinite", re.IGNORECASE
+        ),
+        "a time as sbatch reads it: minutes (90), 4:00:00, or days and hours (1-12)",
+    ),
+}
+#: Options of sbatch that are the launcher's own: by them it finds its jobs again, or reads what sbatch says.
+_OWN = {
+    "--array": "-a",
+    "--comment": "",
+    "--dependency": "-d",
+    "--error": "-e",
+    "--help": "-h",
+    "--job-name": "-J",
+    "--open-mode": "",
+    "--output": "-o",
+    "--parsable": "",
+    "--quiet": "-Q",
+    "--requeue": "",
+    "--test-only": "",
+    "--usage": "",
+    "--version": "-V",
+    "--wait": "-W",
+    "--wrap": "",
 }
 
 
@@ -95,6 +120,16 @@ def _idle(where: str, value: Any) -> None:
 def _options(where: str, value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise InventoryError(f"{where}: {shown(value)} is not a list of options of sbatch")
+    if value and not value[0].startswith("-"):
+        raise InventoryError(f"{where}: {shown(value[0])} is no option of sbatch; one begins with -")
+    for one in value:
+        name = one.partition("=")[0]
+        for own, short in _OWN.items():
+            # sbatch takes the beginning of a name, too.
+            if (len(name) > len("--") and own.startswith(name)) or (
+                short and not one.startswith("--") and one.startswith(short)
+            ):
+                raise InventoryError(f"{where}: {shown(one)}: the launcher sets {own} itself; leave it out")
 
 
 def _epilogue_job(where: str, value: Any) -> None:
