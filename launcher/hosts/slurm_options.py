@@ -23,6 +23,16 @@ _MOST = 10_000
 _REQUEUE_KINDS = ("preempted", "node_failed", "time_limit", "out_of_memory", "lost")
 _MOST_REQUEUE = 1000
 _MOST_IDLE = 7 * 86400
+#: Options of sbatch by which the launcher finds its allocations again.
+_SET_HERE = {
+    "--array": "array",
+    "-a": "array",
+    "--job-name": "job name",
+    "-J": "job name",
+    "--wrap": "script",
+}
+#: Options with which sbatch does something else than the launcher waits for.
+_NO_ALLOCATION = ("--test-only", "--help", "-h", "--usage", "--version", "-V")
 _PATTERNS = {
     "cpus": (re.compile(r"[1-9][0-9]{0,8}"), "a number of CPUs"),
     "gpus": (re.compile(r"([A-Za-z0-9_.-]+:)?[0-9]{1,6}"), "a number of GPUs, such as 1 or a100:1"),
@@ -95,6 +105,18 @@ def _idle(where: str, value: Any) -> None:
 def _options(where: str, value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise InventoryError(f"{where}: {shown(value)} is not a list of options of sbatch")
+    for one in value:
+        _option(where, one)
+
+
+def _option(where: str, one: str) -> None:
+    name = one.partition("=")[0].split(" ")[0] if one.startswith("--") else one[:2]
+    if name in _SET_HERE:
+        raise InventoryError(
+            f"{where}: {shown(one)}: the launcher sets the {_SET_HERE[name]} of its allocations itself; leave it out"
+        )
+    if name in _NO_ALLOCATION:
+        raise InventoryError(f"{where}: {shown(one)}: with it, sbatch asks for no allocation; leave it out")
 
 
 def _epilogue_job(where: str, value: Any) -> None:
