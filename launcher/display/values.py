@@ -35,11 +35,12 @@ def set_text(row: Row, names: Sequence[str]) -> str:
     return clean_line(" ".join(f"{name}={cell_text(row.settings[name])}" for name in names if name in row.settings))
 
 
-def best_lines(table: Table, ordered: Sequence[Row], sort: str = "") -> list[str]:
+def best_lines(table: Table, ordered: Sequence[Row], sort: str = "", shown: int = MAX_COLUMNS) -> list[str]:
     """Lines about the best jobs.
 
     Args:
         ordered: the rows in the order of `sort`.
+        shown: how many values have a column beside these lines.
     """
     varying = table.varying
     lines = []
@@ -51,7 +52,7 @@ def best_lines(table: Table, ordered: Sequence[Row], sort: str = "") -> list[str
             f"{one.name}: lowest {_named(one.lowest, one.name, varying)}, highest {_named(one.highest, one.name, varying)}"
             for one in table.extremes()
         ]
-    left_out = len(table.values) - MAX_COLUMNS
+    left_out = len(table.values) - shown
     if left_out > 0:
         lines.append(f"... and {left_out} more values ('launcher table {table.status.run}' has all)")
     return [*lines, *unread_lines(table.unread)]

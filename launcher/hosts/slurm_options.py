@@ -36,19 +36,14 @@ _PATTERNS = {
         "a time as sbatch reads it: minutes (90), 4:00:00, or days and hours (1-12)",
     ),
 }
-#: Options of sbatch that are the launcher's own: by them it finds its jobs again, or reads what sbatch says.
+#: Options of sbatch that are the launcher's own: by them it finds its allocations again, or reads what sbatch says. With the short form, if there is one.
 _OWN = {
     "--array": "-a",
-    "--comment": "",
     "--dependency": "-d",
-    "--error": "-e",
     "--help": "-h",
     "--job-name": "-J",
-    "--open-mode": "",
     "--output": "-o",
     "--parsable": "",
-    "--quiet": "-Q",
-    "--requeue": "",
     "--test-only": "",
     "--usage": "",
     "--version": "-V",
@@ -123,13 +118,19 @@ def _options(where: str, value: Any) -> None:
     if value and not value[0].startswith("-"):
         raise InventoryError(f"{where}: {shown(value[0])} is no option of sbatch; one begins with -")
     for one in value:
-        name = one.partition("=")[0]
-        for own, short in _OWN.items():
-            # sbatch takes the beginning of a name, too.
-            if (len(name) > len("--") and own.startswith(name)) or (
-                short and not one.startswith("--") and one.startswith(short)
-            ):
-                raise InventoryError(f"{where}: {shown(one)}: the launcher sets {own} itself; leave it out")
+        _option(where, one)
+
+
+def _option(where: str, one: str) -> None:
+    name = re.split("[= ]", one, maxsplit=1)[0]
+    for own, short in _OWN.items():
+        # sbatch takes the beginning of a name, too.
+        is_long = len(name) > len("--") and own.startswith(name)
+        is_short = bool(short) and not one.startswith("--") and one.startswith(short)
+        if is_long or is_short:
+            raise InventoryError(
+                f"{where}: {shown(one)}: the launcher sets {own} itself, or needs it unset; leave it out"
+            )
 
 
 def _epilogue_job(where: str, value: Any) -> None:

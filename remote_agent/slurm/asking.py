@@ -100,6 +100,11 @@ class Asking:
         self._is_polling = self._looks_first = False
         self._listed: Dict[str, Listed] = {}
         self._held: Set[str] = set()
+        #: How many requests in a row had no answer, and are not known to Slurm; and what was said of the last one.
+        self._unknown = 0
+        self._no_answer = ""
+        #: Before this time no more allocations are asked for, even if jobs come.
+        self._not_before = 0.0
         #: Why Slurm could not be asked the last time; empty if it could.
         self._silence = ""
         self._supply = Supply(log, incarnations, pool)
@@ -238,6 +243,9 @@ class Asking:
         """Ask for the allocations that jobs, and owed hooks, wait for: those of one class."""
         if self._is_asking or self._most is None or self._log.is_unanswered or self._looks_first:
             return
+        if now < self._not_before:
+            self._ask_at = self._not_before
+            return
         self._ask_at = None
         self._gathering.asked()
         demands = self._demands()
@@ -348,6 +356,7 @@ class Asking:
         self._is_asking = False
         now = time.monotonic()
         if isinstance(error, NoAnswer):
+            self._no_answer = str(error)
             self._note("slurm: {}; asking Slurm whether it has the request".format(error))
             self._poll_at = now
             return
@@ -358,6 +367,7 @@ class Asking:
             return
         self._log.record("answered", name=name, job=answer[0])
         self._log.answered[name] = answer[0]
+        self._unknown = 0
         self._limit.taken()
         self.on_taken()
         self._polls, self._poll_at = 0, now + _POLLS[0]
@@ -421,10 +431,10 @@ class Asking:
             if of_name:
                 self._log.record("answered", name=name, job=of_name[0].job)
                 self._log.answered[name] = of_name[0].job
+                self._unknown = 0
             else:
                 self._log.record("refused", name=name, why="Slurm does not know it")
-                self._log.requests.pop(name)
-            self._ask_at = now
+                self._see_unknown(self._log.requests.pop(name), now)
         self._supply.polled(sorted(self._log.requests), found)
         self._withdraw()
         self._see_reasons(found, now)
@@ -439,6 +449,20 @@ class Asking:
                 why = "Slurm says {} of allocation {} on {}".format(listed.word, listed.job, listed.node)
                 self._incarnations.bury(incarnation.name, listed.kind or "killed", why, now)
         self._ask_at = now
+
+    def _see_unknown(self, asked: Asked, now: float) -> None:
+        """A request that had no answer is not known to Slurm. Ask again after a pause; after several such requests, jobs fail."""
+        self._unknown += 1
+        if self._unknown < _MAX_FRUITLESS:
+            self._not_before = now + _POLLS[self._unknown - 1]
+            return
+        self._following.refuse_waiting(
+            asked.klass,
+            "Slurm was asked {} times for an allocation for {}, and got none of the requests: {}; try sbatch by hand on the login node".format(
+                self._unknown, shown(asked.klass), self._no_answer
+            ),
+        )
+        self._unknown = 0
 
     def _see_silence(self, error: str) -> None:
         """Say that Slurm does not answer, and when it does again."""

@@ -164,6 +164,17 @@ def test_allocations_that_end_before_they_begin_are_not_asked_for_for_ever(clust
     check_nothing_left(cluster)
 
 
+def test_an_sbatch_that_says_nothing_is_not_asked_for_ever(cluster: SlurmCluster, tmp_path: Path):
+    """Nor without a pause. The jobs fail, and the error says what was said, and what to try."""
+    cluster.put_program("sbatch", "#!/bin/sh\necho asked >>$HOME/asked\ncat >/dev/null\n")
+    run = FaultyRun(tmp_path).start(load_app().quick, 3, [login(cluster)])
+    (message,) = {one.error.message for one in run.finish(timeout=_LONG)}
+    assert "Slurm was asked 3 times for an allocation" in message
+    assert "try sbatch by hand" in message
+    assert lines(cluster.login, "asked") == ["asked"] * 3
+    check_nothing_left(cluster)
+
+
 def test_a_sweep_goes_on_without_a_controller(cluster: SlurmCluster, tmp_path: Path):
     """While nobody is connected, nothing of ours runs on the login node, and jobs run on. Another controller collects all of it."""
     app = load_app()

@@ -17,7 +17,20 @@ def test_what_an_allocation_has() -> None:
     assert slurm_options("here", {"slots": 1}) == {"slots": 1}
     for time in (90, "90", "4:00:00", "1-12", "1-12:30", "UNLIMITED"):
         assert slurm_options("here", {"time": time}) == {"time": time}
-    plain = {"options": ["-p", "gpu", "--wait-all-nodes=1", "--no-requeue", "--constraint=a100"]}
+    plain = {
+        "options": [
+            "-p",
+            "gpu",
+            "-A",
+            "proj",
+            "--hold",
+            "--signal=B:TERM@300",
+            "--comment=array",
+            "--wait-all-nodes=1",
+            "--no-requeue",
+            "--constraint=a100",
+        ]
+    }
     assert slurm_options("here", plain) == plain
     for several in ({"nodes": 2}, {"nodes": 2, "tasks": "8", "jobs": 1, "slots": 1}, {"nodes": 1, "jobs": "many"}):
         assert slurm_options("here", several) == several
@@ -33,10 +46,13 @@ def test_what_an_allocation_has() -> None:
         ({"options": ["gpu"]}, "options: 'gpu' is no option of sbatch; one begins with -"),
         (
             {"options": ["--exclusive", "--wrap=x"]},
-            "options: '--wrap=x': the launcher sets --wrap itself; leave it out",
+            "options: '--wrap=x': the launcher sets --wrap itself, or needs it unset; leave it out",
         ),
         ({"options": ["--arr=1-3"]}, "the launcher sets --array itself"),
-        ({"options": ["-J", "mine"]}, "the launcher sets --job-name itself"),
+        ({"options": ["-C a100", "-J", "mine"]}, "the launcher sets --job-name itself"),
+        ({"options": ["-Jmine"]}, "the launcher sets --job-name itself"),
+        ({"options": ["--wrap", "true"]}, "the launcher sets --wrap itself"),
+        ({"options": ["--test-only"]}, "--test-only"),
         ({"time": "4x"}, "time: '4x' is not a time as sbatch reads it"),
         ({"time": "2h"}, "time: '2h' is not a time"),
         ({"allocations": 0}, "allocations: 0 is not a number from 1"),

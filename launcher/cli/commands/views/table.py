@@ -179,7 +179,7 @@ def _print(table: Table, sort: str) -> None:
         for place, row in enumerate(table.rows)
     ]
     print_table(columns, rows, sys.stdout)
-    for line in best_lines(table, table.rows, sort):
+    for line in best_lines(table, table.rows, sort, len(names)):
         print(line)
 
 

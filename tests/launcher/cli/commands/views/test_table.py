@@ -35,6 +35,16 @@ def test_show_has_values_and_the_best_jobs(cli: Cli, sweep: str) -> None:
     assert "all jobs: seed=1" in text
 
 
+def test_table_has_a_column_for_each_value(cli: Cli, tmp_path: Path) -> None:
+    """`show` has a few, and says that `table` has the others. `table` says no such thing of itself."""
+    values = {f"n{index}": index for index in range(9)}
+    run = listed(make_run(tmp_path / "many", [MadeJob(value=values)], run="20231114-221320-many")).run
+    assert "... and 3 more values ('launcher table " in cli("show", run, "--offline")
+    text = cli("table", run)
+    assert "n8" in text.split()
+    assert "more values" not in text
+
+
 @pytest.mark.parametrize("given", [["--sort", "-loss"], ["--sort=-loss"]])
 def test_show_sorts_by_a_value_in_either_direction(cli: Cli, sweep: str, given: list[str]) -> None:
     """A word with a dash is its value, as a user types it. The failed job has none, and comes last."""
