@@ -208,10 +208,14 @@ def _print_run(table: Table, ordered: Sequence[Row], limit: int | None, sort: st
 
 
 def _state(job: JobStatusLine) -> str:
-    on_host = job.attempts[-1].on_host if job.attempts else ""
-    if job.state in ("COMPLETED", "FAILED") or not on_host:
+    if job.state in ("COMPLETED", "FAILED") or not job.attempts:
         return job.state
-    return f"{on_host}, not collected yet" if on_host in ("COMPLETED", "FAILED") else on_host
+    return _on_host(job.attempts[-1].on_host) or job.state
+
+
+def _on_host(told: str) -> str:
+    """What the host says of an attempt whose JobReturn is not here; empty if it was not asked."""
+    return f"{told}, not collected yet" if told in ("COMPLETED", "FAILED") else told
 
 
 def _print_job(status: RunStatus, job: JobStatusLine) -> None:
@@ -256,6 +260,8 @@ def _attempt(attempt: AttemptStatus) -> str:
     from launcher.display.text import seconds
 
     text = attempt.state
+    if text in ("assigned", "running"):
+        text = _on_host(attempt.on_host) or text
     if attempt.duration is not None:
         text += f" after {seconds(attempt.duration)}"
     if attempt.started_at is not None:
