@@ -194,6 +194,7 @@ def test_show_asks_the_hosts_of_a_run_that_nobody_drives(left: Project, cli: Cli
         lambda: [job["attempts"][0]["on_host"] for job in cli.json("show")["jobs"]] == ["COMPLETED"] * 4,
     )
     assert "COMPLETED, not collected yet" in cli("show")
+    assert cli("show", "last#0").count("COMPLETED, not collected yet") == 2, "of the job, and of its attempt"
 
 
 # -- logs --------------------------------------------------------------------------------------------------------

@@ -208,9 +208,13 @@ def _print_run(table: Table, ordered: Sequence[Row], limit: int | None, sort: st
 
 
 def _state(job: JobStatusLine) -> str:
-    on_host = job.attempts[-1].on_host if job.attempts else ""
-    if job.state in ("COMPLETED", "FAILED") or not on_host:
-        return job.state
+    return _told(job.state, job.attempts[-1].on_host if job.attempts else "")
+
+
+def _told(state: str, on_host: str) -> str:
+    """The state here, or what its host says of it since."""
+    if state in ("COMPLETED", "FAILED", "given up") or not on_host:
+        return state
     return f"{on_host}, not collected yet" if on_host in ("COMPLETED", "FAILED") else on_host
 
 
@@ -255,7 +259,7 @@ def _print_job(status: RunStatus, job: JobStatusLine) -> None:
 def _attempt(attempt: AttemptStatus) -> str:
     from launcher.display.text import seconds
 
-    text = attempt.state
+    text = _told(attempt.state, attempt.on_host)
     if attempt.duration is not None:
         text += f" after {seconds(attempt.duration)}"
     if attempt.started_at is not None:
