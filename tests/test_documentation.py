@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from launcher.hosts.inventory import load_hosts_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
@@ -49,6 +52,32 @@ def exists(name: str) -> bool:
         init = place / "__init__.py"
         return part.startswith("__") or (init.is_file() and re.search(rf"\b{part}\b", init.read_text()) is not None)
     return True
+
+
+def hosts_files() -> list[str]:
+    """The examples of hosts files: YAML of which each value is a mapping with fields of a host."""
+    fields = {"address", "slots", "env", "slurm", "environment", "workdir", "setup", "gpus"}
+    found = []
+    for page in PAGES:
+        for text in re.findall(
+            r"^```yaml[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+        ):
+            content = yaml.safe_load(text)
+            if all(isinstance(value, dict) and fields & value.keys() for value in content.values()):
+                found.append(text)
+    return found
+
+
+@pytest.mark.parametrize("text", hosts_files())
+def test_every_example_of_a_hosts_file_can_be_read(text, tmp_path):
+    """A user copies it."""
+    (tmp_path / "hosts.yaml").write_text(text)
+    assert load_hosts_file(tmp_path / "hosts.yaml")
+
+
+def test_there_are_examples_of_hosts_files():
+    """The last test would say nothing else."""
+    assert any("slurm:" in text for text in hosts_files())
 
 
 def test_every_module_that_a_file_names_is_there():

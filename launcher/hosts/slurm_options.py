@@ -23,22 +23,37 @@ _MOST = 10_000
 _REQUEUE_KINDS = ("preempted", "node_failed", "time_limit", "out_of_memory", "lost")
 _MOST_REQUEUE = 1000
 _MOST_IDLE = 7 * 86400
-#: Options of sbatch by which the launcher finds its allocations again.
-_SET_HERE = {
-    "--array": "array",
-    "-a": "array",
-    "--job-name": "job name",
-    "-J": "job name",
-    "--wrap": "script",
-}
-#: Options with which sbatch does something else than the launcher waits for.
-_NO_ALLOCATION = ("--test-only", "--help", "-h", "--usage", "--version", "-V")
 _PATTERNS = {
     "cpus": (re.compile(r"[1-9][0-9]{0,8}"), "a number of CPUs"),
     "gpus": (re.compile(r"([A-Za-z0-9_.-]+:)?[0-9]{1,6}"), "a number of GPUs, such as 1 or a100:1"),
     "mem": (re.compile(r"[0-9]{1,15}[KMGT]?", re.IGNORECASE), "an amount of memory as sbatch reads it, such as 32G"),
     "nodes": (re.compile(r"[1-9][0-9]{0,4}"), "a number of nodes"),
     "tasks": (re.compile(r"[1-9][0-9]{0,6}"), "a number of tasks"),
+    "time": (
+        re.compile(
+            r"[0-9]{1,9}(:[0-9]{1,2}){0,2}|[0-9]{1,6}-[0-9]{1,2}(:[0-9]{1,2}){0,2}|unlimited|infinite", re.IGNORECASE
+        ),
+        "a time as sbatch reads it: minutes (90), 4:00:00, or days and hours (1-12)",
+    ),
+}
+#: Options of sbatch that are the launcher's own: by them it finds its jobs again, or reads what sbatch says.
+_OWN = {
+    "--array": "-a",
+    "--comment": "",
+    "--dependency": "-d",
+    "--error": "-e",
+    "--help": "-h",
+    "--job-name": "-J",
+    "--open-mode": "",
+    "--output": "-o",
+    "--parsable": "",
+    "--quiet": "-Q",
+    "--requeue": "",
+    "--test-only": "",
+    "--usage": "",
+    "--version": "-V",
+    "--wait": "-W",
+    "--wrap": "",
 }
 
 
@@ -105,18 +120,16 @@ def _idle(where: str, value: Any) -> None:
 def _options(where: str, value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise InventoryError(f"{where}: {shown(value)} is not a list of options of sbatch")
+    if value and not value[0].startswith("-"):
+        raise InventoryError(f"{where}: {shown(value[0])} is no option of sbatch; one begins with -")
     for one in value:
-        _option(where, one)
-
-
-def _option(where: str, one: str) -> None:
-    name = one.partition("=")[0].split(" ")[0] if one.startswith("--") else one[:2]
-    if name in _SET_HERE:
-        raise InventoryError(
-            f"{where}: {shown(one)}: the launcher sets the {_SET_HERE[name]} of its allocations itself; leave it out"
-        )
-    if name in _NO_ALLOCATION:
-        raise InventoryError(f"{where}: {shown(one)}: with it, sbatch asks for no allocation; leave it out")
+        name = one.partition("=")[0]
+        for own, short in _OWN.items():
+            # sbatch takes the beginning of a name, too.
+            if (len(name) > len("--") and own.startswith(name)) or (
+                short and not one.startswith("--") and one.startswith(short)
+            ):
+                raise InventoryError(f"{where}: {shown(one)}: the launcher sets {own} itself; leave it out")
 
 
 def _epilogue_job(where: str, value: Any) -> None:

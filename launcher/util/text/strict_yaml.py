@@ -68,9 +68,9 @@ def _loader() -> Any:
         except (ValueError, OverflowError):
             raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is not a number that can be used") from None
         if text != node.value:
-            raise yaml.YAMLError(
-                f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; write that, or put it in quotes"
-            )
+            # With colons it is a time, or a name, and hardly a number with the base 60.
+            how = "put it in quotes" if ":" in node.value else "write that, or put it in quotes"
+            raise yaml.YAMLError(f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; {how}")
         return value
 
     Loader.add_constructor("tag:yaml.org,2002:int", number)

@@ -15,8 +15,10 @@ def test_what_an_allocation_has() -> None:
     assert slurm_options("here", {"jobs": "many", "idle": 0}) == {"jobs": "many", "idle": 0}
     assert slurm_options("here", {"slots": 2}) == {"slots": 2}
     assert slurm_options("here", {"slots": 1}) == {"slots": 1}
-    own = {"options": ["--hold", "--no-requeue", "-A", "proj", "--signal=B:TERM@300", "--comment=array", "--output-x"]}
-    assert slurm_options("here", own) == own
+    for time in (90, "90", "4:00:00", "1-12", "1-12:30", "UNLIMITED"):
+        assert slurm_options("here", {"time": time}) == {"time": time}
+    plain = {"options": ["-p", "gpu", "--wait-all-nodes=1", "--no-requeue", "--constraint=a100"]}
+    assert slurm_options("here", plain) == plain
     for several in ({"nodes": 2}, {"nodes": 2, "tasks": "8", "jobs": 1, "slots": 1}, {"nodes": 1, "jobs": "many"}):
         assert slurm_options("here", several) == several
 
@@ -28,11 +30,15 @@ def test_what_an_allocation_has() -> None:
         ({"partitoin": "gpu"}, "did you mean 'partition'"),
         ({3: "gpu"}, "unknown field 3"),
         ({"options": "--exclusive"}, "options: .* is not a list of options of sbatch"),
-        ({"options": ["--array=1-3"]}, "options: '--array=1-3': the launcher sets the array of its allocations itself"),
-        ({"options": ["-C a100", "-J", "mine"]}, "options: '-J': the launcher sets the job name"),
-        ({"options": ["-Jmine"]}, "options: '-Jmine': the launcher sets the job name"),
-        ({"options": ["--wrap", "true"]}, "options: '--wrap': the launcher sets the script"),
-        ({"options": ["--test-only"]}, "options: '--test-only': with it, sbatch asks for no allocation"),
+        ({"options": ["gpu"]}, "options: 'gpu' is no option of sbatch; one begins with -"),
+        (
+            {"options": ["--exclusive", "--wrap=x"]},
+            "options: '--wrap=x': the launcher sets --wrap itself; leave it out",
+        ),
+        ({"options": ["--arr=1-3"]}, "the launcher sets --array itself"),
+        ({"options": ["-J", "mine"]}, "the launcher sets --job-name itself"),
+        ({"time": "4x"}, "time: '4x' is not a time as sbatch reads it"),
+        ({"time": "2h"}, "time: '2h' is not a time"),
         ({"allocations": 0}, "allocations: 0 is not a number from 1"),
         ({"cpus": True}, "cpus: True is neither text nor a number"),
         ({"cpus": "some"}, "cpus: 'some' is not a number of CPUs"),

@@ -36,7 +36,7 @@ def test_what_is_meant(text: str, value: Any) -> None:
         ("a: {b: 1, b: 1}", "line 1: 'b' is given twice"),
         ("? [a]\n: 1", "line 1: a key is not a name"),
         ("a: 022", "line 1: YAML reads 022 as the number 18"),
-        ("\na: 1:30", "line 2: YAML reads 1:30 as the number 90"),
+        ("\na: 1:30", "line 2: YAML reads 1:30 as the number 90; put it in quotes"),
         ("a: 1.10", "YAML reads 1.10 as the number 1.1"),
         ("a: 1_000", "YAML reads 1_000 as the number 1000"),
         ("a: " + "9" * 5000, "is not a number that can be used"),
