@@ -128,6 +128,10 @@ class FolderTree:
         """Whether this descriptor belongs to the folder."""
         return self._open.get(path) == fd
 
+    def __del__(self) -> None:
+        # Like a file of Python: one that nobody closes must not keep its descriptors until the process ends.
+        self.close(keep_root=False)
+
     def close(self, *, keep_root: bool) -> None:
         """Close the descriptors. They are opened again when something comes."""
         for known in list(self._open):

@@ -60,6 +60,8 @@ class JobOutput:
         self._have = dict.fromkeys(STREAMS, 0)
         self._talk: AgentQuery | None = None
         self._is_silent = False
+        #: The host was asked, and did not answer.
+        self.is_unanswered = False
         self.is_final = False
         #: The local files have more than what was read last.
         self.has_more = False
@@ -139,6 +141,7 @@ class JobOutput:
             talk = AgentQuery(spec, "look", record.run)
             self._talk = talk.__enter__()
         except HostError as error:
+            self.is_unanswered = True
             self._give_up(str(error))
         return self._talk
 

@@ -474,14 +474,14 @@ def test_spool_on_a_small_disk(host: OpenSshHost, app: Any, tmp_path: Path, size
 
 
 @fault(
-    "spool on a disk of 16 KiB, where not one job has room, and room later",
+    "spool on a disk of 20 KiB, where not one job has room, and room later",
     "the host takes no job and says why; the run waits, and completes when there is room; a job that had begun to be set "
     "up is FAILED of kind `host`, and nothing of it ran",
 )
 def test_spool_on_a_disk_too_small(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """This is the same as with a full disk: the agent waits for space."""
     state = f"/home/{host.user}/.local/state"
-    small_disk(host, state, "size=16k")
+    small_disk(host, state, "size=20k")
     run = FaultyRun(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries={"host": 2})
     run.wait_for("the host to take no job", lambda: run.of(events.HostClosed))
     assert state in run.of(events.HostClosed)[0].why

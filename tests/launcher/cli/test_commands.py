@@ -233,7 +233,7 @@ def test_logs_that_miss_what_their_host_has_fail(left: Project, cli: Cli, monkey
     for more in ((), ("--json",)):
         cli("logs", "last#0", *more, code=2)
         assert "local: connect: refused" in cli.err
-        assert "its host was not asked; this is all the output that is here" in cli.err
+        assert "its host did not answer; this is all the output that is here" in cli.err
 
 
 # -- attach, retry, cancel ---------------------------------------------------------------------------------------

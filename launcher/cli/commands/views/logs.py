@@ -115,9 +115,9 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
 
 
 def _check_asked(source: JobOutput) -> None:
-    """Raise a RunError if the host has more of the output, or may have, and was not asked."""
-    if source.is_unreachable:
-        raise RunError("its host was not asked; this is all the output that is here")
+    """Raise a RunError if the host may have more of the output, and did not answer."""
+    if source.is_unanswered:
+        raise RunError("its host did not answer; this is all the output that is here")
 
 
 class _Write(Protocol):
