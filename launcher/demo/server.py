@@ -240,11 +240,15 @@ class DemoServer:
             self._server.close()
         for connection in list(self._connections):
             connection.abort()
-        # Agents and jobs have left all our process groups, but they still have the mark in their environment.
-        while pids := processes_with(f"{_MARK}={folder}"):
+        # Agents and jobs have left all our process groups, but they still have the mark in their environment. One that is just being started
+        # may have none yet, so look again until every session is over.
+        while True:
+            pids = processes_with(f"{_MARK}={folder}")
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+            if not pids and all(session.done() for session in self._sessions):
+                break
             await asyncio.sleep(0.01)
         await asyncio.gather(*self._sessions, return_exceptions=True)
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -6,6 +6,7 @@ with the same check: each job has one result, ran once, and fired its hooks.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from launcher import events
 from launcher.hosts.host_spec import HostSpec
 from launcher.results.job_returns import JobReturns
 from tests.hosts.openssh import OpenSshHost
+from tests.remote_agent.agents import wait_until
 from tests.requirements import missing
 
 __all__ = [
@@ -229,11 +231,21 @@ def control_group(controller: str, old: str, new: str, value: str) -> Iterator[P
     try:
         yield group
     finally:
-        # Who is in it ends with the run; a cgroup that has processes cannot be removed.
-        for pid in (group / "cgroup.procs").read_text().split():
-            with suppress(OSError):
-                (group.parent / "cgroup.procs").write_text(pid)
+        wait_until(lambda: _is_removed(group), "the cgroup to have no process")
+
+
+def _is_removed(group: Path) -> bool:
+    """Who is in it ends with the run; a cgroup that has processes cannot be removed, and they may just have made others."""
+    for pid in (group / "cgroup.procs").read_text().split():
+        with suppress(OSError):
+            (group.parent / "cgroup.procs").write_text(pid)
+    try:
         group.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 @contextmanager
