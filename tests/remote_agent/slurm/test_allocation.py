@@ -108,7 +108,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
         return made[-1]
 
     yield new
-    for one in made:
+    for one in reversed(made):
         one.close()
 
 
