@@ -60,7 +60,7 @@ class JobOutput:
         self._have = dict.fromkeys(STREAMS, 0)
         self._talk: AgentQuery | None = None
         self._is_silent = False
-        #: The host was asked, and did not answer.
+        #: The host was asked last, and did not answer to the end.
         self.is_unanswered = False
         self.is_final = False
         #: The local files have more than what was read last.
@@ -119,8 +119,10 @@ class JobOutput:
                 if not looked.stdout and not looked.stderr:
                     # The host has all of the output, and nobody has collected it yet: no more will come.
                     self.is_final = looked.state == "final"
+                    self.is_unanswered = False
                     return said
         except HostError:
+            self.is_unanswered = True
             self.close()
             return said
 

@@ -9,6 +9,7 @@ import pytest
 
 from launcher.results import output_folder
 from launcher.results.output_folder import OutputFolder
+from launcher.results.tree import FolderTree
 from tests.launcher.results.refusals import reason
 from tests.requirements import READS_PROC
 
@@ -145,6 +146,16 @@ class TestTree:
         with pytest.raises(OSError, match="Too many open files"):
             folder.add_link("l", "d/x")
         assert os.listdir(folder.path) == ["d"]
+
+    @READS_PROC
+    def test_one_that_nobody_has_any_more_has_nothing_open(self, tmp_path):
+        """Also if nobody has closed it."""
+        before = len(os.listdir("/proc/self/fd"))
+        tree = FolderTree(tmp_path / "o")
+        tree.folder("a/b")
+        assert len(os.listdir("/proc/self/fd")) == before + 3
+        del tree
+        assert len(os.listdir("/proc/self/fd")) == before
 
     @READS_PROC
     def test_checking_links_leaks_no_descriptor(self, folder):

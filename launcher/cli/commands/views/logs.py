@@ -70,7 +70,7 @@ def logs(
             texts = {name: said[name].decode("utf-8", "backslashreplace") for name in chosen}
             arguments.print_json(run=reference.entry.run, num=num, attempt=source.attempt, **texts)
             if not source.is_whole:
-                _check_asked(source)
+                _check_answered(source)
             return
         _copy(source, chosen, follow)
 
@@ -100,9 +100,10 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
             if source.has_more:
                 continue
             if is_whole or source.is_final:
-                return None
+                return
             if not follow:
-                return _check_asked(source)
+                _check_answered(source)
+                return
             if source.is_unreachable and not driver(source.folder):
                 raise RunError(
                     "no process drives the run, and its host does not answer; this is all the output that is here"
@@ -114,7 +115,7 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
         source.close()
 
 
-def _check_asked(source: JobOutput) -> None:
+def _check_answered(source: JobOutput) -> None:
     """Raise a RunError if the host may have more of the output, and did not answer."""
     if source.is_unanswered:
         raise RunError("its host did not answer; this is all the output that is here")
