@@ -431,7 +431,9 @@ class LaunchConf:
         for name, option in option_fields().items():
             object.__setattr__(self, name, option.check(_plain(getattr(self, name)), name))
         if self.sync_only and self.sync_outputs is None:
-            raise checks.refused("sync_only", "nothing is copied while jobs run, unless an interval says how often (30s)")
+            raise checks.refused(
+                "sync_only", "nothing is copied while jobs run, unless an interval says how often (30s)"
+            )
         if self.sync_outputs is not None and self.outputs is False:
             raise checks.refused("sync_outputs", "no outputs are copied back, as asked; leave one of the two out")
 
