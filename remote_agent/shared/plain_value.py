@@ -306,6 +306,14 @@ def _zone(value: Any) -> Tuple[Any, ...]:
     return (value.key,)
 
 
+def _windows_path(value: Any) -> Tuple[Any, ...]:
+    # Before Python 3.12, the text of a path such as "//a/" is read as another path.
+    text = str(value)
+    if str(type(value)(text)) != text:
+        raise _Unsaid("its text does not say which path it is")
+    return "PureWindowsPath", text
+
+
 _STANDARD: Dict[Tuple[str, str], Tuple[str, Callable[[Any], Any]]] = {
     ("builtins", "complex"): ("complex", lambda value: (value.real, value.imag)),
     ("builtins", "bytearray"): ("bytearray", lambda value: (bytes(value),)),
@@ -322,7 +330,7 @@ _STANDARD: Dict[Tuple[str, str], Tuple[str, Callable[[Any], Any]]] = {
     ("uuid", "UUID"): ("uuid", lambda value: (value.bytes,)),
     ("pathlib", "PosixPath"): ("path", lambda value: ("PosixPath", str(value))),
     ("pathlib", "PurePosixPath"): ("path", lambda value: ("PurePosixPath", str(value))),
-    ("pathlib", "PureWindowsPath"): ("path", lambda value: ("PureWindowsPath", str(value))),
+    ("pathlib", "PureWindowsPath"): ("path", _windows_path),
     ("collections", "OrderedDict"): ("OrderedDict", dict),
     ("collections", "Counter"): ("Counter", dict),
     # Its factory is code, which is not sent.

@@ -40,6 +40,10 @@ from tests.launcher.serialization.plain import back, finder_of, same
 HEAD = MARK + bytes((VERSION, 1))
 
 
+def _has_a_text(path: pathlib.PureWindowsPath) -> bool:
+    return str(pathlib.PureWindowsPath(str(path))) == str(path)
+
+
 # Without Hypothesis' tables of Unicode, which take their time to be made.
 ANY_TEXT = st.text(st.sampled_from("ab \x00\n'\"\\\u00e9\u202e\ud800\udfff\U0001f600"), max_size=8)
 ZONES = st.one_of(
@@ -64,7 +68,7 @@ _LEAVES = st.one_of(
     st.builds(lambda one, fold: one.replace(fold=fold), st.datetimes(), st.integers(0, 1)),
     st.decimals(),
     st.builds(pathlib.Path, st.text(st.sampled_from("ab/."), max_size=8)),
-    st.builds(pathlib.PureWindowsPath, st.text(st.sampled_from("ab\\:"), max_size=8)),
+    st.builds(pathlib.PureWindowsPath, st.text(st.sampled_from("ab\\:"), max_size=8)).filter(_has_a_text),
     st.builds(range, st.integers(), st.integers(), st.integers(1, 9)),
     st.builds(slice, st.none() | st.integers(), ANY_TEXT),
     st.binary().map(bytearray),
@@ -449,6 +453,14 @@ def test_a_value_without_a_plain_form_is_a_typed_error(value: Any, place: str, w
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.type, again.place) == (str(caught.value), caught.value.type, caught.value.place)
     assert plain_text(read_shown(data))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="there, the text of every path is read as the same path")
+def test_a_windows_path_is_not_made_another_one() -> None:
+    """``//a/`` has a text that is read as ``/a``."""
+    data = encode([pathlib.PureWindowsPath("//a/")])
+    with pytest.raises(ValueNotPlain, match=r"value\[0\].*text"):
+        read_plain(data)
 
 
 def test_the_repr_of_a_placeholder_is_short_and_clean() -> None:
