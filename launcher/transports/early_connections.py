@@ -39,7 +39,7 @@ MEANWHILE = (
     "launcher.code.snapshot",
     "launcher.runs.folder",
     "launcher.setup.callbacks",
-    "launcher.engine.scheduler",
+    "launcher.engine.scheduling.scheduler",
     "launcher.results.job_returns",
     "launcher.serialization.pickler",
     "launcher.setup.kinds.run_setup",

@@ -10,8 +10,8 @@ from typing import Any
 from launcher import events
 from launcher.agents import facts
 from launcher.engine.decider import Decider
-from launcher.engine.scheduler import Scheduler
-from launcher.engine.state import UnfinishedJob
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import UnfinishedJob
 from remote_agent.job import JobError
 from remote_agent.protocol.resources import Resources
 from remote_agent.shared.room import Admission

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from launcher import events
-from launcher.engine.placing import HostView, Placing
+from launcher.engine.scheduling.placing import HostView, Placing
 from remote_agent.shared.room import Admission
 from tests.simulation.history import History, Job, Step, generate, shrink
 from tests.simulation.model_host import Violation

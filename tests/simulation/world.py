@@ -18,7 +18,7 @@ from launcher.agents import facts
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import HostUnreachable, JournalError
 from launcher.runs.journal import Returned
 from remote_agent.protocol.envelope import Envelope

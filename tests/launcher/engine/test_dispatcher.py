@@ -18,7 +18,7 @@ from launcher.agents.receiver import FrameReceiver
 from launcher.engine import dispatcher
 from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.requests import Detach, QueuedJob, Submit, TakenOver
-from launcher.engine.scheduler import Scheduler
+from launcher.engine.scheduling.scheduler import Scheduler
 from launcher.errors import JournalError, SessionError
 from launcher.runs.journal import Journal, JournalReader, Returned, StoredResult
 from remote_agent.protocol import wire

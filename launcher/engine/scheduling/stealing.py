@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from launcher.engine.placing import HostView
-from launcher.engine.state import HostPhase, HostState, RunState, UnfinishedJob
+from launcher.engine.scheduling.placing import HostView
+from launcher.engine.scheduling.state import HostPhase, HostState, RunState, UnfinishedJob
 
 __all__ = ["WorkStealing"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 
-from launcher.engine.state import HostPhase, HostState, RunState
+from launcher.engine.scheduling.state import HostPhase, HostState, RunState
 from remote_agent.protocol.resources import Resources
 from remote_agent.shared.room import Admission, SizedQueue
 

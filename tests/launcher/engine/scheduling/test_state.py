@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launcher import events
-from launcher.engine.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.scheduler import Policies, Scheduler
 from tests.launcher.engine.schedulers import ready, submit
 from tests.simulation.journal import through_json
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import pytest
 
 from launcher import events
-from launcher.engine.scheduler import Policies, Scheduler
-from launcher.engine.state import OVER, HostPhase
+from launcher.engine.scheduling.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.state import OVER, HostPhase
 from remote_agent.protocol.report import Report
 from tests.launcher.engine.schedulers import assigned, end, ready, returned, submit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher import events
-from launcher.engine.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.scheduler import Policies, Scheduler
 from remote_agent.protocol.resources import Resources, Room
 from tests.launcher.engine.schedulers import assigned, end, ready, returned, submit
 

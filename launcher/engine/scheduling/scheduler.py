@@ -1,7 +1,7 @@
 """Decides which job goes where and when, and what becomes of it. It is pure: facts and the time go in, events come out.
 
 Rule: nothing here does I/O or reads a clock. The caller passes the seconds of a monotonic clock. Every decision is an event, and
-takes effect when it is applied (see `launcher.engine.state`). So a journal's events, applied again, give the same state, and a
+takes effect when it is applied (see `launcher.engine.scheduling.state`). So a journal's events, applied again, give the same state, and a
 test can run ten thousand histories a minute.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import field
 from typing import Any
 
 from launcher import events
-from launcher.engine.placing import Placing
-from launcher.engine.state import OVER, HostPhase, HostState, RunState, UnfinishedJob
-from launcher.engine.stealing import WorkStealing
+from launcher.engine.scheduling.placing import Placing
+from launcher.engine.scheduling.state import OVER, HostPhase, HostState, RunState, UnfinishedJob
+from launcher.engine.scheduling.stealing import WorkStealing
 from launcher.events import Event
 from launcher.util.frozen import frozen
 from remote_agent.job import ResourcesUsed
