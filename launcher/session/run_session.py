@@ -21,8 +21,14 @@ from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
 from launcher.runs import cancel_requests
 from launcher.runs import record as run_record
-from launcher.session.arrivals import Arrivals
-from launcher.session.ending import (
+from launcher.session.hooks import RunHooks
+from launcher.session.jobs.arrivals import Arrivals
+from launcher.session.jobs.job import Job
+from launcher.session.jobs.returns import SessionReturns
+from launcher.session.log import log_problems
+from launcher.session.loop import drive
+from launcher.session.opening import claim_folder, forget_earlier, record_run
+from launcher.session.stopping.ending import (
     detach,
     detach_at_once,
     end_on_hosts,
@@ -31,13 +37,7 @@ from launcher.session.ending import (
     waits_for,
     what_is_left,
 )
-from launcher.session.hooks import RunHooks
-from launcher.session.interrupts import Interrupts
-from launcher.session.job import Job
-from launcher.session.log import log_problems
-from launcher.session.loop import drive
-from launcher.session.opening import claim_folder, forget_earlier, record_run
-from launcher.session.returns import SessionReturns
+from launcher.session.stopping.interrupts import Interrupts
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
 from launcher.util.text.html import table_html
@@ -495,7 +495,7 @@ class RunSession:
 
     def take_over(self, sources: Sequence[tuple[Any, Sequence[str]]], task: Any) -> None:
         """Take over the next jobs that an earlier run has completed, if the run continues one. They do not run, and their hooks do not fire."""
-        from launcher.session.continuing import take_over
+        from launcher.session.jobs.continuing import take_over
 
         self.setup, taken = take_over(self.setup, self.engine, self.hooks, self.next_num, sources, task)
         self.taken |= taken

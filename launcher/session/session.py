@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
-from launcher.session.ending import what_is_left
-from launcher.session.job import Job, JobState
+from launcher.session.jobs.job import Job, JobState
 from launcher.session.resumed import ResumedRun
 from launcher.session.run_session import Observer, RunSession, SessionConf
+from launcher.session.stopping.ending import what_is_left
 from launcher.setup.kinds.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.config.nodes import is_config

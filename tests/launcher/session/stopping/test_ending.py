@@ -9,7 +9,7 @@ import pytest
 
 from launcher import events
 from launcher.engine.scheduling.scheduler import Policies, Scheduler
-from launcher.session.ending import last_event, waits_for, what_is_left
+from launcher.session.stopping.ending import last_event, waits_for, what_is_left
 from tests.launcher.engine.schedulers import ready, submit
 
 

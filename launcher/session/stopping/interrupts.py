@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from launcher.errors import RunInterrupted
-from launcher.session.signals import WATCHER
+from launcher.session.stopping.signals import WATCHER
 from launcher.util import terminal_mode
 
 __all__ = ["CTRL_C", "Held", "Interrupts"]
@@ -84,7 +84,7 @@ class Interrupts:
         self._lock = threading.Lock()
         self.count = 0
         self.why = ""
-        #: How many signals the user has sent, as counted in the thread of `launcher.session.signals`. Below: as counted by handlers.
+        #: How many signals the user has sent, as counted in the thread of `launcher.session.stopping.signals`. Below: as counted by handlers.
         self.signals = 0
         #: Whether the last one was SIGTERM.
         self.is_terminated = False
@@ -197,7 +197,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def arrived(self, number: int) -> None:
-        """Handle a signal. Called in the thread of `launcher.session.signals`."""
+        """Handle a signal. Called in the thread of `launcher.session.stopping.signals`."""
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
             self.hangup = f"{name}: the terminal is gone"

@@ -20,7 +20,7 @@ from launcher.runs import record
 if TYPE_CHECKING:
     from launcher.engine.engine import Engine
     from launcher.session.hooks import RunHooks
-    from launcher.session.interrupts import Interrupts
+    from launcher.session.stopping.interrupts import Interrupts
     from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = [

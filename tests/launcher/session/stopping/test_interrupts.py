@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.session import interrupts as interrupts_module
-from launcher.session.interrupts import CTRL_C, Interrupts
-from launcher.session.signals import WATCHER
+from launcher.session.stopping import interrupts as interrupts_module
+from launcher.session.stopping.interrupts import CTRL_C, Interrupts
+from launcher.session.stopping.signals import WATCHER
 from tests.controllers import until
 
 
