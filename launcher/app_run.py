@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from launcher.code import known_imports
-from launcher.code.application import is_class_in_text, load_application, read_application
-from launcher.code.foreign_imports import is_foreign_failure
-from launcher.code.snapshot import take
-from launcher.code.task import as_main
+from launcher.code.application import known_imports
+from launcher.code.application.application import is_class_in_text, load_application, read_application
+from launcher.code.application.foreign_imports import is_foreign_failure
+from launcher.code.application.task import as_main
+from launcher.code.files.snapshot import take
 from launcher.errors import ConfigError, LauncherError, UsageError
 from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
@@ -29,8 +29,8 @@ from launcher.util.frozen import frozen
 from remote_agent.config.nodes import literal
 
 if TYPE_CHECKING:
-    from launcher.code.application import Application
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.application.application import Application
+    from launcher.code.files.snapshot import Snapshot
     from launcher.config.hydra import HydraComposition
     from launcher.hosts.host_spec import HostSpec
     from launcher.session.session import Session

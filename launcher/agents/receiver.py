@@ -281,7 +281,7 @@ class FrameReceiver:
                 # This replaces the host's advice to install the module there.
                 error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
         if header["imported"] is not None:
-            from launcher.code.known_imports import ImportFacts
+            from launcher.code.application.known_imports import ImportFacts
 
             self._plan.remember_import(ImportFacts.of(header["imported"], most=limit("packages")))
         isolation, why = header["isolation"][:40], header["why"][: limit("reason")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from launcher.config.plain import PlainComposition
 
 if TYPE_CHECKING:
-    from launcher.code.application import Application
+    from launcher.code.application.application import Application
     from launcher.config.composition import Composition
 
 __all__ = ["compose"]

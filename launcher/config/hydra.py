@@ -25,8 +25,8 @@ from hydra.core.utils import validate_config_path
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf, open_dict
 
-from launcher.code.application import Application
-from launcher.code.functions import innermost
+from launcher.code.application.application import Application
+from launcher.code.application.functions import innermost
 from launcher.config.composition import Composition, hydra_errors
 from launcher.config.job_config import raw_texts
 from launcher.errors import ConfigError

@@ -120,7 +120,7 @@ class Demo:
 
     def _sweep(self, server: DemoServer, sweep: Path) -> None:
         from launcher.app_run import prepare
-        from launcher.code.application import load_application
+        from launcher.code.application.application import load_application
         from launcher.display.lines import LineDisplay
         from launcher.display.tally import Tally
         from launcher.options import LaunchConf

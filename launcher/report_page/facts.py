@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
-from launcher.code.snapshot import Snapshot
+from launcher.code.files.snapshot import Snapshot
 from launcher.display.lines import cut
 from launcher.display.tally import signature
 from launcher.display.text import clean, error_line, shorten

@@ -31,7 +31,7 @@ from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks
 
 if TYPE_CHECKING:
-    from launcher.code.application import Application
+    from launcher.code.application.application import Application
 
 __all__ = ["from_pickle", "from_yaml", "has_yaml"]
 
@@ -203,7 +203,7 @@ def _named_application(app: str) -> Application:
     Raises:
         UsageError: it would be imported from an output directory, or for a reason of `load_application`.
     """
-    from launcher.code.application import load_application
+    from launcher.code.application.application import load_application
 
     name = app.partition(":")[0]
     folder = Path(name).resolve().parent if name.endswith(".py") or os.sep in name else Path.cwd()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.bootstrap.bundle import build_bundle, unpack
-from launcher.code.snapshot import Snapshot
+from launcher.code.files.snapshot import Snapshot
 from launcher.environments.source import NONE
 from launcher.errors import HostError, LauncherError, UsageError
 from launcher.hosts.inventory import host_specs

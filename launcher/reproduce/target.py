@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from launcher.code.task import as_main
+from launcher.code.application.task import as_main
 from launcher.options import LaunchConf
 from launcher.setup.callbacks import build_callbacks
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher import events
-from launcher.code.snapshot import Snapshot
+from launcher.code.files.snapshot import Snapshot
 from launcher.config.comparable import Comparable, comparable
 from launcher.errors import JournalError, LauncherError, RunError, UsageError
 from launcher.runs import index, ownership

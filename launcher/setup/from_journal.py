@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.code.application import import_or_read
-from launcher.code.snapshot import Snapshot
+from launcher.code.application.application import import_or_read
+from launcher.code.files.snapshot import Snapshot
 from launcher.errors import CallbackError, JournalError, RunError, UsageError
 from launcher.runs import index, ownership
 from launcher.runs import record as run_record

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from launcher.code.task import check_task
+from launcher.code.application.task import check_task
 from launcher.config.lazy import check_config_kind
 from launcher.errors import ConfigError
 

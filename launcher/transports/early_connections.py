@@ -35,8 +35,8 @@ _AT_ONCE = 8
 _CHOSEN = 0.3
 #: What every run imports next. Until it is chosen, nothing else can be done.
 MEANWHILE = (
-    "launcher.code.application",
-    "launcher.code.snapshot",
+    "launcher.code.application.application",
+    "launcher.code.files.snapshot",
     "launcher.runs.folder",
     "launcher.setup.callbacks",
     "launcher.engine.scheduling.scheduler",

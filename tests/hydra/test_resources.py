@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launcher.app_run import AppRun, prepare
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from launcher.errors import ConfigError, InventoryError
 from launcher.options import LaunchConf
 from remote_agent.protocol.resources import Resources

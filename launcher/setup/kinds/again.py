@@ -22,7 +22,7 @@ from remote_agent.protocol.zygote_spec import Command
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.files.snapshot import Snapshot
     from launcher.engine.requests import QueuedJob
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource

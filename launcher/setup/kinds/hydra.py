@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.functions import innermost
-from launcher.code.task import Script, script_of, where_from
+from launcher.code.application.functions import innermost
+from launcher.code.application.task import Script, script_of, where_from
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import (
     NOW,
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from typing_extensions import Self
 
-    from launcher.code.application import Application
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.application.application import Application
+    from launcher.code.files.snapshot import Snapshot
     from launcher.engine.requests import QueuedJob
     from remote_agent.job import JobReturn
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.task import Script
+from launcher.code.application.task import Script
 from launcher.config.lazy import LazyConfig, checked_config
 from launcher.hosts.inventory import host_specs
 from launcher.runs.index import new_run_id
@@ -20,8 +20,8 @@ from launcher.setup.job_resources import RESOURCES, own_resources, resources_of
 from launcher.setup.kinds.run_setup import RunSetup
 
 if TYPE_CHECKING:
-    from launcher.code.application import Application
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.application.application import Application
+    from launcher.code.files.snapshot import Snapshot
     from launcher.config.composition import Composition
     from launcher.engine.requests import QueuedJob
     from launcher.options import LaunchConf

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.snapshot import Snapshot
-from launcher.code.task import (
+from launcher.code.application.task import (
     Script,
     check_task,
     check_working_folder,
@@ -25,6 +24,7 @@ from launcher.code.task import (
     task_name_of,
     where_from,
 )
+from launcher.code.files.snapshot import Snapshot
 from launcher.config.job_config import without_value
 from launcher.config.lazy import checked_config, config_with_node, made_now
 from launcher.engine.requests import QueuedJob

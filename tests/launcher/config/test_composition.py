@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from launcher.config.compose import compose
 from launcher.errors import CallbackError, ConfigError
 from launcher.setup.callbacks import callback_nodes
@@ -178,7 +178,7 @@ def test_any_sweep_has_the_jobs_of_the_basic_sweeper(overrides):
     """For any overrides, they are the jobs of hydra/_internal/core_plugins/basic_sweeper.py, in its order."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     (expected,) = BasicSweeper.split_arguments(parsed, None)
-    from launcher.code.application import Application
+    from launcher.code.application.application import Application
     from launcher.config.plain import PlainComposition
 
     app = Application(plain_task, "m", "plain_task", None, Path())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from launcher.code.gitignore import IgnoreRules
+from launcher.code.files.gitignore import IgnoreRules
 from launcher.transports.ssh.known_hosts import KnownHosts
 from remote_agent.agent.link.output_tree import wanted
 from remote_agent.shared import globs

@@ -11,7 +11,7 @@ import pytest
 
 import launcher
 from launcher.app_run import prepare
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from launcher.config.lazy import made_now
 from launcher.errors import UsageError
 from launcher.options import LaunchConf

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.code.manifest import SnapshotFile, in_parts
+from launcher.code.files.manifest import SnapshotFile, in_parts
 from remote_agent.agent.spool import code_tree
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.agent.spool.code_tree import CodeTree, Missing

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from launcher.errors import UsageError
 
 HYDRA_APP = """

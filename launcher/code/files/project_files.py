@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from launcher.code.gitignore import IgnoreRules
+from launcher.code.files.gitignore import IgnoreRules
 from launcher.errors import CodeError
 from launcher.util.frozen import frozen
 

@@ -21,7 +21,7 @@ Only the second runs what is below `if __name__ == "__main__":`, and stops where
 without that line, Hydra is not run.
 
 If the import fails here for want of something that is not the project's, such as a package that only hosts have, the command line reads
-the function and the arguments of `@hydra.main` from the text of the module (`launcher.code.application_text`).
+the function and the arguments of `@hydra.main` from the text of the module (`launcher.code.application.application_text`).
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.code.application_text import NotInTheText, defines_class, read_function
-from launcher.code.foreign_imports import is_foreign_failure
-from launcher.code.functions import accepts_one_config, innermost, named_function, public_functions, signature_of
-from launcher.code.hydra_entry import (
+from launcher.code.application.application_text import NotInTheText, defines_class, read_function
+from launcher.code.application.foreign_imports import is_foreign_failure
+from launcher.code.application.functions import (
+    accepts_one_config,
+    innermost,
+    named_function,
+    public_functions,
+    signature_of,
+)
+from launcher.code.application.hydra_entry import (
     HydraEntry,
     entry_at_start,
     entry_of,
@@ -49,7 +55,7 @@ from launcher.code.hydra_entry import (
     import_noting,
     last_place,
 )
-from launcher.code.task import check_working_folder
+from launcher.code.application.task import check_working_folder
 from launcher.errors import UsageError
 from launcher.util.frozen import frozen
 from launcher.util.text.near import names_like

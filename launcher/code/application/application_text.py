@@ -42,7 +42,7 @@ class FunctionText:
 
 
 def read_function(file: Path, module: str, name: str | None) -> FunctionText:
-    """What the text says of a function; without a name, of the one that would be chosen (see `launcher.code.application`).
+    """What the text says of a function; without a name, of the one that would be chosen (see `launcher.code.application.application`).
 
     Args:
         module: the name of the module.

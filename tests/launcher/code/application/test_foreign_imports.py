@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.code.foreign_imports import is_foreign_failure
+from launcher.code.application.foreign_imports import is_foreign_failure
 
 
 @pytest.fixture

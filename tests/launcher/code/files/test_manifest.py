@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from launcher.code.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
+from launcher.code.files.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
 from launcher.errors import CodeError
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.agent.spool.manifest import ManifestReader

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from launcher.code.gitignore import IgnoreRules
+from launcher.code.files.gitignore import IgnoreRules
 from remote_agent.shared import globs
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from launcher.code import known_imports
-from launcher.code.known_imports import ImportFacts
+from launcher.code.application import known_imports
+from launcher.code.application.known_imports import ImportFacts
 
 TOLD = {"configs": False, "resolvers": True, "process": False, "modules": ["numpy", "torch"]}
 FACTS = ImportFacts(configs=False, resolvers=True, process=False, modules=("numpy", "torch"))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.code.functions import innermost
+from launcher.code.application.functions import innermost
 from launcher.errors import UsageError
 from launcher.util.frozen import frozen
 

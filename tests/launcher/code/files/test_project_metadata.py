@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.code.project_metadata import FOLDER, metadata_of
-from launcher.code.snapshot import Snapshot, take
+from launcher.code.files.project_metadata import FOLDER, metadata_of
+from launcher.code.files.snapshot import Snapshot, take
 
 _METADATA = "Metadata-Version: 2.1\nName: field-mypkg\nVersion: 1.2.3\n"
 _ENTRY_POINTS = "[field.models]\nsmall = mypkg.models:Small\n"

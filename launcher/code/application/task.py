@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.code.functions import accepts_one_config, innermost, named_function, signature_of
+from launcher.code.application.functions import accepts_one_config, innermost, named_function, signature_of
 from launcher.errors import UsageError
 from launcher.serialization.modules import is_installed, main_module_name
 from launcher.util.frozen import frozen

@@ -1,7 +1,7 @@
 """Which code is sent: the project around the application, as a manifest of content hashes.
 
 Rule: a host gets the content that was hashed. If a file is edited later, its old content is sent, which was kept as it was hashed.
-`launcher.code.project_files` chooses the files.
+`launcher.code.files.project_files` chooses the files.
 
 Links within the project are sent as links. A link to a file outside is sent as that file, a link to a folder outside is refused
 by name, and a broken link is left out.
@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from launcher.code.file_hashes import ContentStore, FileHashes, KnownManifest
-from launcher.code.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
-from launcher.code.project_files import IGNORE_FILE, find_project
-from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
-from launcher.code.project_metadata import metadata_of
+from launcher.code.files.file_hashes import ContentStore, FileHashes, KnownManifest
+from launcher.code.files.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
+from launcher.code.files.project_files import IGNORE_FILE, find_project
+from launcher.code.files.project_metadata import FOLDER as METADATA_FOLDER
+from launcher.code.files.project_metadata import metadata_of
 from launcher.errors import CodeError
 from launcher.util.same_name import folded
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
-from launcher.code.snapshot import Snapshot, take
+from launcher.code.files.missing_modules import explained, explained_in_job, why_it_stayed
+from launcher.code.files.snapshot import Snapshot, take
 from launcher.demo.server import DemoServer
 from launcher.hosts.host_spec import HostSpec
 from tests.hydra import apps

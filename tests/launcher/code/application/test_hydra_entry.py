@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from launcher.code.application import Application, load_application
+from launcher.code.application.application import Application, load_application
 from launcher.config.compose import compose
 from launcher.errors import UsageError
 

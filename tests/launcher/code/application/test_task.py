@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.code.task import where_from
+from launcher.code.application.task import where_from
 
 
 def test_an_installed_program_is_not_the_project(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.code.application_text import NotInTheText, defines_class, read_function
+from launcher.code.application.application_text import NotInTheText, defines_class, read_function
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from launcher.util.user_folders import cache_folder, make_user_folder
 
 if TYPE_CHECKING:
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.files.snapshot import Snapshot
 
 __all__ = ["ImportFacts", "has_any", "is_used", "key_of", "look_up", "remember"]
 

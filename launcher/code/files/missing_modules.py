@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.code.snapshot import IGNORE_FILE, Snapshot
+from launcher.code.files.snapshot import IGNORE_FILE, Snapshot
 from launcher.serialization.modules import is_installed
 
 __all__ = ["explained", "explained_in_job", "why_it_stayed"]

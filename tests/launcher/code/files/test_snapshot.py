@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from launcher.code import file_hashes, project_files
-from launcher.code import snapshot as snapshot_module
-from launcher.code.file_hashes import ContentStore
-from launcher.code.manifest import in_parts
-from launcher.code.snapshot import Snapshot, take
+from launcher.code.files import file_hashes, project_files
+from launcher.code.files import snapshot as snapshot_module
+from launcher.code.files.file_hashes import ContentStore
+from launcher.code.files.manifest import in_parts
+from launcher.code.files.snapshot import Snapshot, take
 from launcher.errors import CodeError
 
 ENVIRONMENT = {
