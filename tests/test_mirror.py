@@ -167,7 +167,7 @@ TESTED_IN = {
     "remote_agent/zygote/entry.py": "remote_agent/zygote/test_server.py",
     "remote_agent/zygote/preload.py": "remote_agent/agent/zygotes/test_spare.py",
     "remote_agent/zygote/respawn.py": "remote_agent/zygote/test_native_threads.py",
-    "remote_agent/protocol/warm_spec.py": "remote_agent/agent/zygotes/test_warm.py",
+    "remote_agent/protocol/specs/warm.py": "remote_agent/agent/zygotes/test_warm.py",
     "remote_agent/system/warm_store.py": "remote_agent/agent/zygotes/test_warm.py",
     "remote_agent/zygote/warm.py": "remote_agent/agent/zygotes/test_warm.py",
     "remote_agent/zygote/warm_up.py": "remote_agent/zygote/test_server.py",

@@ -23,9 +23,9 @@ from launcher.transports.base import Channel
 from launcher.transports.factory import make_transport
 from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.protocol import wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 from remote_agent.protocol.fields import FieldError
 from remote_agent.protocol.messages import FromController
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts
 
 if TYPE_CHECKING:
     from typing_extensions import Self

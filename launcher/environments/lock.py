@@ -22,7 +22,7 @@ from launcher.environments.source import Source
 from launcher.environments.uv import Steps, run_uv, uv_version
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder, make_user_folder
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 
 __all__ = [
     "Lock",

@@ -24,7 +24,7 @@ from launcher.setup.kinds.again import HydraAgain, PlainAgain
 from launcher.setup.kinds.hydra import HydraSetup
 from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
-from remote_agent.protocol.zygote_spec import Command
+from remote_agent.protocol.specs.zygote import Command
 
 if TYPE_CHECKING:
     from launcher.runs.record import RunRecord

@@ -38,8 +38,8 @@ from launcher.transports.early_connections import EarlyConnections
 from launcher.util.user_folders import cache_folder
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.job import ForkSpec
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock

@@ -19,9 +19,9 @@ from launcher.agents.plan import Blob, HostPlan
 from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import Callbacks, callback_entries
-from remote_agent.protocol.resources import Resources
-from remote_agent.protocol.sync_spec import SyncSpec
-from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.sync import SyncSpec
+from remote_agent.protocol.specs.zygote import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.agent.use_listing import ClusterStates, UseListing
 from remote_agent.protocol import wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.protocol.messages import GpusListed
+from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.shared.disk import remove_tree, usage_of
 from remote_agent.system.gpu_lease import covers_host
 from remote_agent.system.host import boot_id, roots, runtime_folder_of

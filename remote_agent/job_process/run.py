@@ -30,10 +30,10 @@ from remote_agent.job_process.usage import UsageWatch
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Imported
 from remote_agent.protocol.result_parts import PICKLED, PLAIN, SAME, ResultParts
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.job import ForkSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.shared.job_log import logger
 from remote_agent.system.host import NO_ROOM, unwritable

@@ -21,8 +21,8 @@ from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
-from remote_agent.protocol.resources import Resources
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.slurm.batch import Batch, BatchError
 from remote_agent.slurm.classes import DEFAULT, Lasting
 from remote_agent.slurm.heirs import OWED, bury_all, bury_own, inherit

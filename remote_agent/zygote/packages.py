@@ -10,7 +10,7 @@ import os
 import sys
 from typing import List, Optional
 
-from remote_agent.protocol.zygote_spec import ControllerFacts
+from remote_agent.protocol.specs.zygote import ControllerFacts
 from remote_agent.shared.versions import family_of, installed_version, numbers_of, origin_of
 
 __all__ = [

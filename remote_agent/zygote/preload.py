@@ -14,7 +14,7 @@ from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set
 from remote_agent.hydra import state as hydra_state
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.shutdown import load_stdio
-from remote_agent.protocol.zygote_spec import ControllerFacts
+from remote_agent.protocol.specs.zygote import ControllerFacts
 from remote_agent.shared.versions import family_of, origin_of, version_of
 from remote_agent.zygote.import_watch import ImportWatch
 from remote_agent.zygote.packages import choose_packages

@@ -20,7 +20,7 @@ from remote_agent.job import IMPORTING, PYTHON_TOO_OLD, JobError, JobReturn
 from remote_agent.job_process.run import ImportedAgain, Prepared, state_of
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception
 from remote_agent.shared.versions import installed_version, version_note
 from remote_agent.zygote.import_watch import ImportWatch

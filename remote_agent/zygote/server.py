@@ -30,10 +30,10 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.constants import SPARE, WARM
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import to_json
-from remote_agent.protocol.job_spec import EpilogueSpec
 from remote_agent.protocol.messages import FromZygote, Imported, Ready, Start
 from remote_agent.protocol.result_parts import NO_PARTS, SAME
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.job import EpilogueSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception, safe_text
 from remote_agent.zygote.child import run_child
 from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload

@@ -20,7 +20,7 @@ from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import learn
-from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec, JobSpec
 
 __all__ = ["warm_up", "warm_up_with"]
 

@@ -15,7 +15,7 @@ from remote_agent.job_process.channel import JobChannel
 from remote_agent.job_process.process import SignalGate, begin_job, hold_gpus, keep_threads_to
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.unpickling import loads
-from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.specs.job import ForkSpec
 from remote_agent.zygote.leftovers import Leftovers
 from remote_agent.zygote.process_state import ProcessState
 

@@ -13,7 +13,7 @@ from launcher.app_run import AppRun, prepare
 from launcher.code.application.application import load_application
 from launcher.errors import ConfigError, InventoryError
 from launcher.options import LaunchConf
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from tests.hydra import apps
 
 _FILES = {

@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Callable, Iterator
 
 from launcher.engine.scheduling.state import HostPhase, HostState, RunState
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from remote_agent.shared.room import Admission, SizedQueue
 
 __all__ = ["HostView", "Placing"]

@@ -21,7 +21,7 @@ from launcher.events import Event
 from launcher.util.frozen import frozen
 from remote_agent.job import ResourcesUsed
 from remote_agent.protocol.report import Report
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.resources import Resources, Room
 
 __all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
 

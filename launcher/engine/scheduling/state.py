@@ -17,7 +17,7 @@ from typing import Any
 from launcher import events
 from launcher.events import Event
 from launcher.util.exhaustive import assert_never
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.resources import Resources, Room
 from remote_agent.shared.room import SizedQueue
 
 __all__ = ["OVER", "HostPhase", "HostState", "RunState", "UnfinishedJob"]

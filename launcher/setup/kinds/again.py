@@ -16,8 +16,8 @@ from launcher.setup.kinds.hydra import HydraSetup
 from launcher.setup.kinds.run_setup import RunSetup
 from launcher.setup.prepared import PreparedRun
 from remote_agent.callbacks.composite import Callbacks
-from remote_agent.protocol.resources import Resources
-from remote_agent.protocol.zygote_spec import Command
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.zygote import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self

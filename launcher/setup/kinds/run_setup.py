@@ -54,10 +54,10 @@ from remote_agent.config.nodes import literal, make_config, opened, put_text
 from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
 from remote_agent.protocol.constants import SPARE_ENVIRONMENT
-from remote_agent.protocol.job_spec import JobSpec
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.zygote import Command
 from remote_agent.protocol.trace import TRACEPARENT
-from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -24,8 +24,8 @@ from remote_agent.agent.spool.blobs import AlteredError, BlobStore
 from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 from remote_agent.protocol.messages import AskPythons, Environment
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import NO_ROOM, slug, unwritable
 from remote_agent.system.private_files import SpoolError

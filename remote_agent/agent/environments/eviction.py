@@ -13,7 +13,7 @@ from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store import PRUNING, EnvironmentStore, read_description
 from remote_agent.agent.environments.uv_cache import uv_caches
 from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.shared.disk import files_below
 
 __all__ = ["UNUSED", "Evicted", "evict"]

@@ -21,8 +21,8 @@ import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from remote_agent.agent.environments.uv_cache import UvCache
-from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.protocol.fields import is_sha256
+from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.system.host import machine_id
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import birth, is_alive

@@ -23,7 +23,7 @@ from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduling.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
 from remote_agent.protocol import wire
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 from tests.launcher.agents.links import WELCOME, messages, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec

@@ -23,8 +23,8 @@ from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduling.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
 from remote_agent.protocol import wire
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.shared import disk
 from tests.launcher.agents.links import WELCOME, Link, messages, part, plan
 from tests.simulation.journal import Disk, SimJournal

@@ -14,7 +14,7 @@ from launcher.environments.select import choose
 from launcher.environments.uv import Steps
 from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 from tests.packages import make_sdist
 from tests.remote_agent.agent.environments.sites import Lives, script
 

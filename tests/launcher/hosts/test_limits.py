@@ -35,10 +35,10 @@ from launcher.results.output_folder import OutputFolder
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.protocol.sync_spec import SyncSpec
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec

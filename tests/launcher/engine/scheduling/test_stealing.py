@@ -6,7 +6,7 @@ import pytest
 
 from launcher import events
 from launcher.engine.scheduling.scheduler import Policies, Scheduler
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.resources import Resources, Room
 from tests.launcher.engine.schedulers import assigned, end, ready, returned, submit
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
 from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts, PythonFacts, Wheel
 
 HASH = "a" * 64
 WHEEL = Wheel("one", "1.0", "one-1.0-py3-none-any.whl", HASH, 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remote_agent.protocol.fields import FieldError
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 from tests.remote_agent.protocol.samples import (
     JOB,
     through_json,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from remote_agent.protocol.fields import FieldError
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from tests.remote_agent.protocol.samples import (
     ZYGOTE,
     through_json,

@@ -6,7 +6,7 @@ Rule: nothing of it is a secret, or of the application: the names are those of i
 from typing import Any, Dict, List, NamedTuple
 
 from remote_agent.protocol.fields import read, to_json
-from remote_agent.protocol.zygote_spec import ControllerFacts
+from remote_agent.protocol.specs.zygote import ControllerFacts
 
 __all__ = ["WarmSpec"]
 

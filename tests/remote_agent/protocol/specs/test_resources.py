@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remote_agent.protocol.fields import FieldError
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.resources import Resources, Room
 
 
 def test_what_is_left_out_is_none():

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError, read, to_json
-from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.resources import Resources
 from remote_agent.protocol.trace import is_trace
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from remote_agent.protocol.fields import FieldError
-from remote_agent.protocol.sync_spec import SyncSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 
 
 def test_it_is_read_as_it_was_written() -> None:
