@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from launcher.code.files.gitignore import IgnoreRules
-from launcher.transports.ssh.known_hosts import KnownHosts
+from launcher.transports.ssh.host_keys.known_hosts import KnownHosts
 from remote_agent.agent.link.output_tree import wanted
 from remote_agent.shared import globs
 from remote_agent.shared.globs import FOLDERS, Atom, Glob, any_of, host_glob, one, shell_glob

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import HostKeyError
 from launcher.transports.ssh.config import SshTarget
-from launcher.transports.ssh.known_hosts import KnownHosts, KnownKey, Verdict, add, fingerprint, host_name, line
-from launcher.transports.ssh.known_hosts_command import ask_known_hosts_command
+from launcher.transports.ssh.host_keys.known_hosts import (
+    KnownHosts,
+    KnownKey,
+    Verdict,
+    add,
+    fingerprint,
+    host_name,
+    line,
+)
+from launcher.transports.ssh.host_keys.known_hosts_command import ask_known_hosts_command
 
 if TYPE_CHECKING:
     import paramiko

@@ -11,7 +11,7 @@ from launcher.demo.server import DemoServer
 from launcher.errors import (
     HostKeyError,
 )
-from launcher.transports.ssh.known_hosts import fingerprint
+from launcher.transports.ssh.host_keys.known_hosts import fingerprint
 from launcher.transports.ssh.transport import SshOptions, SshTransport
 from tests.launcher.transports.links import (
     read_all,

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 
 from launcher.errors import HostKeyError
-from launcher.transports.ssh.known_hosts import KnownHosts
+from launcher.transports.ssh.host_keys.known_hosts import KnownHosts
 
 __all__ = ["ask_known_hosts_command"]
 

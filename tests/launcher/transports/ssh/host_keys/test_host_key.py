@@ -12,7 +12,7 @@ from launcher.demo.server import DemoServer
 from launcher.errors import (
     HostKeyError,
 )
-from launcher.transports.ssh.known_hosts import fingerprint
+from launcher.transports.ssh.host_keys.known_hosts import fingerprint
 from launcher.transports.ssh.transport import SshTransport
 from tests.launcher.transports.links import (
     BOTH_WAYS,

@@ -1,4 +1,4 @@
-"""known_hosts files: `launcher.transports.ssh.known_hosts` agrees with OpenSSH's own tools about each line."""
+"""known_hosts files: `launcher.transports.ssh.host_keys.known_hosts` agrees with OpenSSH's own tools about each line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.hosts.fields import is_fingerprint
-from launcher.transports.ssh.known_hosts import KnownHosts, Verdict, add, fingerprint, host_name, line
+from launcher.transports.ssh.host_keys.known_hosts import KnownHosts, Verdict, add, fingerprint, host_name, line
 from tests.requirements import need_programs
 
 KEY = b"\x00\x00\x00\x0bssh-ed25519" + b"\x01" * 36
