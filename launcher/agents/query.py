@@ -129,7 +129,7 @@ class AgentQuery:
         return self._parts("surveyed")
 
     def environments(self) -> list[dict[str, Any]]:
-        """Return the environments there; see `remote_agent.agent.environments.inventory`."""
+        """Return the environments there; see `remote_agent.agent.environments.store.inventory`."""
         self._send({"t": "list_environments"})
         return self._parts("environments_listed")
 

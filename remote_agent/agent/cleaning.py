@@ -5,7 +5,7 @@ holds results that no controller has collected (unless `force` is given).
 
     survey -> surveyed                           payload: JSON list of items
     remove -> removed                            payload: JSON {"removed": [id], "kept": [[id, why]]}
-    list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.inventory`
+    list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.store.inventory`
     ask_pythons -> pythons                       payload: HostFacts
     compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
     list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.resources.gpu_listing`
@@ -20,8 +20,8 @@ from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Tuple
 from remote_agent.agent.answering import answer_on_stdin
 from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
-from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
+from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.resources.gpu_listing import list_gpus
 from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run

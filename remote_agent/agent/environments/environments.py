@@ -13,12 +13,12 @@ import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
-from remote_agent.agent.environments.downloads import STOPPED, Download, Downloads
-from remote_agent.agent.environments.eviction import Evicted, evict
-from remote_agent.agent.environments.inventory import EnvironmentInventory
+from remote_agent.agent.environments.fetching.downloads import STOPPED, Download, Downloads
 from remote_agent.agent.environments.programs import MORE_ROOM
 from remote_agent.agent.environments.pythons import host_facts
-from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
+from remote_agent.agent.environments.store.eviction import Evicted, evict
+from remote_agent.agent.environments.store.inventory import EnvironmentInventory
+from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.blobs import AlteredError, BlobStore
 from remote_agent.agent.spool.other_runs import may_run

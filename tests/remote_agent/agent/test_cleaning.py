@@ -11,7 +11,7 @@ import pytest
 
 from remote_agent.agent.cleaning import Cleaning
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
-from remote_agent.agent.environments.store import LAYOUT
+from remote_agent.agent.environments.store.store import LAYOUT
 from remote_agent.agent.spool.log import SpoolLog
 from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.protocol.specs.environment import EnvironmentSpec

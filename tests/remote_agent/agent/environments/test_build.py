@@ -10,7 +10,7 @@ import pytest
 
 from remote_agent.agent.environments import build as module
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from tests.remote_agent.agent.environments.sites import KEY, Site, script
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.environments import fetching
-from remote_agent.agent.environments.downloads import Download, Downloads
+from remote_agent.agent.environments.fetching import one_file as fetching
+from remote_agent.agent.environments.fetching.downloads import Download, Downloads
 from remote_agent.agent.spool.blobs import BlobStore
 from tests.file_server import FileServer, running_file_server
 

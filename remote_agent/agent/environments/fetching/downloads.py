@@ -91,7 +91,7 @@ class Downloads:
         if self.stopped.is_set():
             return STOPPED
         try:
-            from remote_agent.agent.environments.fetching import fetch
+            from remote_agent.agent.environments.fetching.one_file import fetch
 
             failure = fetch(self, one)
         except ImportError as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.environments.inventory import EnvironmentInventory
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store.inventory import EnvironmentInventory
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from remote_agent.shared.disk import usage_of
 from tests.remote_agent.agent.environments.sites import KEY, Site
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.environments.https import BrokenError, Opener, RefusedError
+from remote_agent.agent.environments.fetching.https import BrokenError, Opener, RefusedError
 from tests.file_server import FileServer, make_certificate, running_file_server
 
 DATA = b"0123456789"

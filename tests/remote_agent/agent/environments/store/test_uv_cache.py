@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from remote_agent.agent.environments.uv_cache import UvCache
+from remote_agent.agent.environments.store.uv_cache import UvCache
 
 KEY, OTHER = "a" * 64, "b" * 64
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.environments.eviction import UNUSED, Evicted, evict
-from remote_agent.agent.environments.inventory import EnvironmentInventory
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store.eviction import UNUSED, Evicted, evict
+from remote_agent.agent.environments.store.inventory import EnvironmentInventory
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from tests.remote_agent.agent.environments.sites import KEY, Site
 
 OLD, NEW, WANTED = "1" * 64, "2" * 64, KEY

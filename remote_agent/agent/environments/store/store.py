@@ -20,7 +20,7 @@ import os
 import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from remote_agent.agent.environments.uv_cache import UvCache
+from remote_agent.agent.environments.store.uv_cache import UvCache
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.system.host import machine_id

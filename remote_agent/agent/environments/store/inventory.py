@@ -8,7 +8,7 @@ import re
 import shutil
 from typing import Any, Callable, Dict, List, Optional
 
-from remote_agent.agent.environments.store import EnvironmentStore, read_description
+from remote_agent.agent.environments.store.store import EnvironmentStore, read_description
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.shared.disk import Usage, remove_tree, usage_of

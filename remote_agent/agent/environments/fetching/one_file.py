@@ -7,12 +7,12 @@ This module is imported by the thread that fetches (see `https`).
 import time
 from typing import TYPE_CHECKING, Optional, Tuple
 
-from remote_agent.agent.environments.https import BrokenError, Opener, RefusedError
+from remote_agent.agent.environments.fetching.https import BrokenError, Opener, RefusedError
 from remote_agent.agent.spool.blobs import AlteredError, BlobStore
 from remote_agent.system.private_files import SpoolError
 
 if TYPE_CHECKING:
-    from remote_agent.agent.environments.downloads import Download, Downloads
+    from remote_agent.agent.environments.fetching.downloads import Download, Downloads
 
 __all__ = ["fetch"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.environments.unpacked import altered_files
+from remote_agent.agent.environments.store.unpacked import altered_files
 from tests.remote_agent.agent.environments.sites import Site
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.environments import store as module
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store import store as module
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.system.host import machine_id
 from remote_agent.system.processes import birth
