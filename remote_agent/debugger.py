@@ -21,7 +21,7 @@ from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 from remote_agent.protocol.specs.job import ForkSpec
 from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import traceback_text
-from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
+from remote_agent.zygote.imports.prepare import Unusable, as_unusable, prepare
 
 __all__ = ["main"]
 

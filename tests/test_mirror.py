@@ -165,7 +165,7 @@ TESTED_IN = {
     "remote_agent/probe.py": "launcher/test_doctor.py",
     "remote_agent/zygote/child.py": "remote_agent/zygote/test_server.py",
     "remote_agent/zygote/entry.py": "remote_agent/zygote/test_server.py",
-    "remote_agent/zygote/preload.py": "remote_agent/agent/zygotes/test_spare.py",
+    "remote_agent/zygote/imports/preload.py": "remote_agent/agent/zygotes/test_spare.py",
     "remote_agent/zygote/respawn.py": "remote_agent/zygote/test_native_threads.py",
     "remote_agent/protocol/specs/warm.py": "remote_agent/agent/zygotes/test_warm.py",
     "remote_agent/system/warm_store.py": "remote_agent/agent/zygotes/test_warm.py",

@@ -16,10 +16,10 @@ from remote_agent.job_process.threads import limit_loaded, without_users
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec
 from remote_agent.protocol.specs.zygote import ZygoteSpec
-from remote_agent.zygote.prepare import as_unusable
+from remote_agent.zygote.imports.prepare import as_unusable
 
 if TYPE_CHECKING:
-    from remote_agent.zygote.worker import Worker
+    from remote_agent.zygote.reuse.worker import Worker
 
 __all__ = ["run_child"]
 

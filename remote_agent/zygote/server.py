@@ -36,13 +36,13 @@ from remote_agent.protocol.specs.job import EpilogueSpec
 from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception, safe_text
 from remote_agent.zygote.child import run_child
-from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload
-from remote_agent.zygote.prepare import as_unusable, check_python, prepare, why_not_forkable
+from remote_agent.zygote.imports.preload import Preloaded, UnfitSpare, preload
+from remote_agent.zygote.imports.prepare import as_unusable, check_python, prepare, why_not_forkable
 from remote_agent.zygote.respawn import probe, read_handover, respawn
 from remote_agent.zygote.warm_up import warm_up, warm_up_with
 
 if TYPE_CHECKING:
-    from remote_agent.zygote.worker import Worker
+    from remote_agent.zygote.reuse.worker import Worker
 
 __all__ = ["Zygote", "main"]
 
@@ -144,7 +144,7 @@ def _worker_of(spec: ZygoteSpec) -> "Optional[Type[Worker]]":
     """Return what makes a job's process a worker, if jobs are to share processes. It is imported only then."""
     if spec.isolation != "reuse":
         return None
-    from remote_agent.zygote.worker import Worker
+    from remote_agent.zygote.reuse.worker import Worker
 
     return Worker
 

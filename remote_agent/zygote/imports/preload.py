@@ -16,8 +16,8 @@ from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.shutdown import load_stdio
 from remote_agent.protocol.specs.zygote import ControllerFacts
 from remote_agent.shared.versions import family_of, origin_of, version_of
-from remote_agent.zygote.import_watch import ImportWatch
-from remote_agent.zygote.packages import choose_packages
+from remote_agent.zygote.imports.import_watch import ImportWatch
+from remote_agent.zygote.imports.packages import choose_packages
 
 __all__ = ["Ahead", "Preloaded", "UnfitSpare", "import_ahead", "preload"]
 

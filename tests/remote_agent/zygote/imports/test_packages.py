@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from remote_agent.zygote import packages
+from remote_agent.zygote.imports import packages
 from tests.specs import controller_facts
 
 

@@ -16,8 +16,8 @@ from remote_agent.job_process.process import SignalGate, begin_job, hold_gpus, k
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.specs.job import ForkSpec
-from remote_agent.zygote.leftovers import Leftovers
-from remote_agent.zygote.process_state import ProcessState
+from remote_agent.zygote.reuse.leftovers import Leftovers
+from remote_agent.zygote.reuse.process_state import ProcessState
 
 __all__ = ["Worker"]
 

@@ -166,7 +166,7 @@ def test_a_gpu_in_use_counts_like_a_thread(monkeypatch):
     """torch.cuda is initialised, or an nvidia device is open."""
     from types import SimpleNamespace
 
-    from remote_agent.zygote import prepare
+    from remote_agent.zygote.imports import prepare
 
     # Other tests of this process may have left threads; here it is the GPU that counts.
     monkeypatch.setattr(prepare.threading, "enumerate", lambda: [prepare.threading.main_thread()])

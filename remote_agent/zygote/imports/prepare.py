@@ -23,10 +23,10 @@ from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception
 from remote_agent.shared.versions import installed_version, version_note
-from remote_agent.zygote.import_watch import ImportWatch
+from remote_agent.zygote.imports.import_watch import ImportWatch
+from remote_agent.zygote.imports.packages import TooOldPython, choose_packages
+from remote_agent.zygote.imports.preload import Ahead, Preloaded
 from remote_agent.zygote.native_threads import unforkable_threads
-from remote_agent.zygote.packages import TooOldPython, choose_packages
-from remote_agent.zygote.preload import Ahead, Preloaded
 
 __all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkable"]
 
