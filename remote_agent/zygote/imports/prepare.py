@@ -17,9 +17,9 @@ from remote_agent.callbacks.composite import callbacks_from_entries
 from remote_agent.hydra import compat
 from remote_agent.hydra import state as hydra_state
 from remote_agent.job import IMPORTING, PYTHON_TOO_OLD, JobError, JobReturn
+from remote_agent.job_process.pickles.unpickling import loads
 from remote_agent.job_process.run import ImportedAgain, Prepared, state_of
 from remote_agent.job_process.seeds import SeedWatch
-from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception
 from remote_agent.shared.versions import installed_version, version_note

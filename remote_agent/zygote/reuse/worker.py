@@ -12,9 +12,9 @@ from typing import List, NoReturn, Optional, Tuple
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.job_process import shutdown
 from remote_agent.job_process.channel import JobChannel
+from remote_agent.job_process.pickles.unpickling import loads
 from remote_agent.job_process.process import SignalGate, begin_job, hold_gpus, keep_threads_to
 from remote_agent.job_process.run import JobRun, Prepared
-from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.specs.job import ForkSpec
 from remote_agent.zygote.reuse.leftovers import Leftovers
 from remote_agent.zygote.reuse.process_state import ProcessState

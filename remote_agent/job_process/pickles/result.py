@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from remote_agent.job import JobError, LateValue, RemoteJobError, with_article
 from remote_agent.job_process.channel import INLINE, private_opener
-from remote_agent.job_process.unpickling import loads
+from remote_agent.job_process.pickles.unpickling import loads
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.result_parts import NO_PARTS, PICKLED, PLAIN, Part, ResultParts
 from remote_agent.shared.failure import error_of_exception, safe_text, type_name
