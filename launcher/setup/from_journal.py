@@ -23,8 +23,8 @@ from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.record import RunRecord
 from launcher.serialization import pickler as pickling
 from launcher.setup.earlier import kept_folders
+from launcher.setup.jobs.run_pickler import RunPickler
 from launcher.setup.kinds.run_setup import RunSetup
-from launcher.setup.run_pickler import RunPickler
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import instantiate
 

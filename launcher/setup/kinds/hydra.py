@@ -38,7 +38,7 @@ from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.runs.index import new_run_id
-from launcher.setup.job_resources import PLUGIN, RESOURCES, own_resources, resources_of
+from launcher.setup.jobs.resources import PLUGIN, RESOURCES, own_resources, resources_of
 from launcher.setup.kinds.plain_app import read_warnings
 from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry

@@ -16,7 +16,7 @@ from launcher.hosts.inventory import host_specs
 from launcher.runs.index import new_run_id
 from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for
-from launcher.setup.job_resources import RESOURCES, own_resources, resources_of
+from launcher.setup.jobs.resources import RESOURCES, own_resources, resources_of
 from launcher.setup.kinds.run_setup import RunSetup
 
 if TYPE_CHECKING:

@@ -43,10 +43,10 @@ from launcher.serialization.modules import main_module_name
 from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.code import take_code
 from launcher.setup.folders import folder_for
-from launcher.setup.job_payload import job_payload
+from launcher.setup.jobs.payload import job_payload
+from launcher.setup.jobs.run_pickler import RunPickler
 from launcher.setup.policies import policies_of
 from launcher.setup.prepared import ZYGOTE, PreparedRun, needed, prepare
-from launcher.setup.run_pickler import RunPickler
 from launcher.tracing.context import TraceContext, context_of
 from launcher.tracing.variables import check_can_send
 from remote_agent.callbacks.composite import Callbacks

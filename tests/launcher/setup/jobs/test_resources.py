@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from launcher.setup.job_resources import PLUGIN, own_resources, resources_of
+from launcher.setup.jobs.resources import PLUGIN, own_resources, resources_of
 
 
 def _config(resources: Any, target: str = PLUGIN, **more: Any) -> Any:
