@@ -13,6 +13,7 @@ import threading
 import types
 from typing import List, Optional
 
+import remote_agent
 from remote_agent.callbacks.composite import callbacks_from_entries
 from remote_agent.hydra import compat
 from remote_agent.hydra import state as hydra_state
@@ -32,9 +33,7 @@ __all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkab
 
 
 #: The bundle's own `launcher` package, which only lists the controller's names. A project may have a `launcher` of its own.
-_OUR_LAUNCHER = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "launcher", "__init__.py"
-)
+_OUR_LAUNCHER = os.path.join(os.path.dirname(os.path.dirname(remote_agent.__file__)), "launcher", "__init__.py")
 
 
 class Unusable(Exception):
