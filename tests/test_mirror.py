@@ -40,7 +40,8 @@ DECIDE_NOTHING = {
     "remote_agent/protocol/messages/job.py": "types",
     "remote_agent/protocol/messages/zygote.py": "types",
     "remote_agent/shared/job_log.py": "two loggers",
-    "remote_agent/slurm/batch.py": "types",
+    "remote_agent/slurm/batch/batch.py": "types",
+    "remote_agent/slurm/pool/order.py": "types",
 }
 
 #: Modules that are tested under another name, mostly together with those that they work with: module -> test file below `tests`.
@@ -114,10 +115,10 @@ TESTED_IN = {
     "launcher/session/thread.py": "launcher/session/test_executor.py",
     "launcher/setup/kinds/again.py": "hydra/test_reproduce.py",
     "launcher/code/application/functions.py": "launcher/code/application/test_task.py",
-    "remote_agent/slurm/asking.py": "end_to_end/test_slurm.py",
-    "remote_agent/slurm/following.py": "end_to_end/test_slurm.py",
-    "remote_agent/slurm/submitter.py": "end_to_end/test_slurm.py",
-    "remote_agent/slurm/submitter_log.py": "end_to_end/test_slurm.py",
+    "remote_agent/slurm/submitter/asking.py": "end_to_end/test_slurm.py",
+    "remote_agent/slurm/submitter/following.py": "end_to_end/test_slurm.py",
+    "remote_agent/slurm/submitter/submitter.py": "end_to_end/test_slurm.py",
+    "remote_agent/slurm/submitter/submitter_log.py": "end_to_end/test_slurm.py",
     "launcher/setup/callbacks.py": "launcher/session/test_session.py",
     "launcher/setup/code.py": "launcher/setup/kinds/test_run_setup.py",
     "launcher/setup/folders.py": "launcher/runs/test_folder.py",
