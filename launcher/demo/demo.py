@@ -15,15 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher import events
 from launcher.demo.server import DemoServer, processes_with
 from launcher.errors import HostKeyError
 from launcher.hosts.host_spec import HostSpec
-
-if TYPE_CHECKING:
-    from remote_agent.job import JobReturn
+from remote_agent.job import JobReturn
 
 __all__ = ["CASES", "Demo", "Promise"]
 

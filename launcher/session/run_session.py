@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
+from launcher.agents.plan import HostPlan
 from launcher.config.lazy import import_omegaconf
 from launcher.engine.engine import Engine, NewReports
+from launcher.engine.requests import QueuedJob
 from launcher.errors import RunAborted, RunDetached, SessionError
+from launcher.hosts.host_spec import HostSpec
 from launcher.results.job_returns import JobReturns
 from launcher.runs import cancel_requests
 from launcher.runs import record as run_record
@@ -38,23 +41,20 @@ from launcher.session.stopping.ending import (
     what_is_left,
 )
 from launcher.session.stopping.interrupts import Interrupts
+from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
 from launcher.util.text.html import table_html
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.job import JobReturn
+from remote_agent.protocol.report import Report
 
 if TYPE_CHECKING:
-    from launcher.agents.plan import HostPlan
-    from launcher.engine.requests import QueuedJob
-    from launcher.hosts.host_spec import HostSpec
     from launcher.live.observer import Live
     from launcher.runs.folder import Claim
     from launcher.setup.kinds.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
-    from launcher.transports.base import Transport
     from launcher.transports.early_connections import EarlyConnections
-    from remote_agent.callbacks.composite import Callbacks
-    from remote_agent.job import JobReturn
-    from remote_agent.protocol.report import Report
 
 __all__ = ["Observer", "RunSession", "SessionConf"]
 

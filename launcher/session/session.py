@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from launcher.engine.requests import QueuedJob
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
@@ -29,7 +30,6 @@ from remote_agent.config.nodes import is_config
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.engine.requests import QueuedJob
     from launcher.live.observer import Live
     from launcher.session.thread import SessionThread
 

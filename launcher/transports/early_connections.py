@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import host_specs
 from launcher.transports.factory import begin_transport
 from remote_agent.job import IMPORTING
@@ -22,7 +23,6 @@ from remote_agent.job import IMPORTING
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
     from launcher.transports.base import Transport
     from launcher.transports.chosen import ChosenTransport

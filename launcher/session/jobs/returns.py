@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
 from launcher.results.job_returns import load_returned, make_job_return
+from launcher.runs.journal import Returned
 from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError
 
 if TYPE_CHECKING:
     from launcher.engine.engine import Engine
-    from launcher.runs.journal import Returned
     from launcher.setup.kinds.run_setup import RunSetup
 
 __all__ = ["SessionReturns"]

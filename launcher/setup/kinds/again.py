@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from launcher.code.files.snapshot import Snapshot
+from launcher.engine.requests import QueuedJob
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal import FOLDER
 from launcher.setup.kinds.hydra import HydraSetup
 from launcher.setup.kinds.run_setup import RunSetup
@@ -22,11 +25,8 @@ from remote_agent.protocol.specs.zygote import Command
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.code.files.snapshot import Snapshot
-    from launcher.engine.requests import QueuedJob
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
-    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["HydraAgain", "PlainAgain"]
 

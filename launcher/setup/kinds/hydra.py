@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher.code.application.functions import innermost
 from launcher.code.application.task import Script, script_of, where_from
+from launcher.code.files.snapshot import Snapshot
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import (
     NOW,
@@ -33,6 +34,7 @@ from launcher.config.job_config import (
     without_secrets,
     without_value,
 )
+from launcher.engine.requests import QueuedJob
 from launcher.errors import ConfigError, UsageError
 from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
@@ -44,15 +46,13 @@ from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.config.nodes import attach
 from remote_agent.hydra import compat, state
+from remote_agent.job import JobReturn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from typing_extensions import Self
 
     from launcher.code.application.application import Application
-    from launcher.code.files.snapshot import Snapshot
-    from launcher.engine.requests import QueuedJob
-    from remote_agent.job import JobReturn
 
 __all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"]
 

@@ -52,7 +52,7 @@ from launcher.tracing.variables import check_can_send
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal, make_config, opened, put_text
 from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
-from remote_agent.job import IMPORTING
+from remote_agent.job import IMPORTING, JobReturn
 from remote_agent.protocol.constants import SPARE_ENVIRONMENT
 from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.protocol.specs.resources import Resources
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from launcher.environments.plan import EnvironmentSource
     from launcher.serialization.plain_records import FindType
     from launcher.setup.earlier import EarlierRuns
-    from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
 
