@@ -199,10 +199,10 @@ class Submitter(ZygoteListener):
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         self._lease.grant(hello["lease"], time.monotonic())
-        options = self._asking.options = dict(hello["batch"] or {})
+        options = self._asking.requests.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
-        self._following.requeue = agree(self._files, options.get("requeue"))
+        self._following.requeue = self._asking.requests.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
             cancel=self._on_cancel,
@@ -282,7 +282,7 @@ class Submitter(ZygoteListener):
     def _publish(self, prepared: Prepared) -> None:
         write_prepared(self._files, prepared)
         self._is_prepared = True
-        self._asking.spare = spare_of(prepared.spec)
+        self._asking.requests.spare = spare_of(prepared.spec)
         # All that allocations need is here, so a controller that leaves need not wait any longer.
         self._controller.say(
             {
