@@ -93,6 +93,8 @@ class Allocation(Agent):
         #: Why it takes nothing more; empty while it does.
         self._closing = self._closing_kind = ""
         self._takes_no_more = ""
+        #: The run is over, so no job follows.
+        self._is_over = False
         self._has_left = False
         self._signal: Optional[int] = None
         self._batch = batch
@@ -168,6 +170,8 @@ class Allocation(Agent):
                 self.attempts.bring_to_disk()
             if not self._closing and self._lease.is_over(now):
                 self._end_lease()
+            if not (self.attempts.has_active or self.queue):
+                self._is_over = self._pool.is_over(self._order.turn)
             self._prepare()
             self._waiting = None
             for attempt in self._pool.settled():
@@ -336,7 +340,7 @@ class Allocation(Agent):
             sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
             # One that came too late for any job is not needed.
             patience = max(order.idle if order.most is None and self._taken else 0.0, 0.0 if sees_all else SETTLE)
-            if now - self._busy_at >= patience:
+            if self._is_over or now - self._busy_at >= patience:
                 why = NOTHING
         if not why:
             return
@@ -397,6 +401,7 @@ def serve_allocation(
             of=tuple(json.loads(options.get("of", "[]"))),
             lasting=Lasting(*json.loads(options.get("lasting", "[]"))),
             left=tuple(json.loads(options.get("left", "[60.0, 30.0]"))),
+            turn=int(options.get("turn", "0")),
         ),
         batch,
         spare,

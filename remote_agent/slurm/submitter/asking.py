@@ -106,7 +106,7 @@ class Asking:
         #: Why Slurm could not be asked the last time; empty if it could.
         self._silence = ""
         self._supply = Supply(log, incarnations, pool)
-        self.requests = Requests(paths, files, log, pool, batch)
+        self.requests = Requests(paths, files, log, pool, batch, turn)
         #: The most allocations that one request may have; None until Slurm has said it.
         self._most: Optional[int] = None
         self._limit = Limit()

@@ -34,12 +34,15 @@ class Requests:
         kill_wait: seconds between Slurm's SIGTERM and its SIGKILL.
     """
 
-    def __init__(self, paths: SpoolPaths, files: SharedFiles, log: SubmitterLog, pool: Pool, batch: Batch) -> None:
+    def __init__(
+        self, paths: SpoolPaths, files: SharedFiles, log: SubmitterLog, pool: Pool, batch: Batch, turn: int
+    ) -> None:
         self._paths = paths
         self._files = files
         self._log = log
         self._pool = pool
         self._batch = batch
+        self._turn = turn
         self.options: Dict[str, Any] = {}
         self.requeue: Dict[str, int] = {}
         self.spare: Optional[str] = None
@@ -76,7 +79,18 @@ class Requests:
             "from remote_agent.system.bytecode import keep_bytecode_whole;keep_bytecode_whole();"
             "from remote_agent.__main__ import main;sys.exit(main())"
         ).format(paths.bundle)
-        role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask), *role]
+        role = [
+            "allocation",
+            "--run",
+            paths.run,
+            "--host",
+            paths.host,
+            "--umask",
+            str(paths.umask),
+            "--turn",
+            str(self._turn),
+            *role,
+        ]
         role += ["--requeue", json.dumps(self.requeue)]
         role += ["--workdir", options["workdir"]] if options.get("workdir") else []
         command = " ".join(shlex.quote(word) for word in [sys.executable, "-I", "-S", "-c", program, *role])
