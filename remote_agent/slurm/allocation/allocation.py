@@ -163,19 +163,7 @@ class Allocation(Agent):
         elif self._explain_by is not None and now >= self._explain_by:
             self._explain("", "")
         if now >= self._look_at:
-            self._look_at = now + _LOOK_EVERY
-            self._stop_some()
-            if self.reports.is_reading:
-                # The submitter follows the log from another machine.
-                self.attempts.bring_to_disk()
-            if not self._closing and self._lease.is_over(now):
-                self._end_lease()
-            if not (self.attempts.has_active or self.queue):
-                self._is_over = self._pool.is_over(self._order.turn)
-            self._prepare()
-            self._waiting = None
-            for attempt in self._pool.settled():
-                self._accept(attempt)
+            self._look(now)
         if now >= self._fence_at:
             self._check_fence(now)
         if self._waiting is None and self._may_take:
@@ -192,6 +180,22 @@ class Allocation(Agent):
         if self.attempts.error and not self._takes_no_more:
             # What has not begun goes on in another one. What runs goes on here: its result waits for room.
             self._takes_no_more = "its disk could not be written ({})".format(self.attempts.error)
+
+    def _look(self, now: float) -> None:
+        """See on the shared disk what others want of this allocation."""
+        self._look_at = now + _LOOK_EVERY
+        self._stop_some()
+        if self.reports.is_reading:
+            # The submitter follows the log from another machine.
+            self.attempts.bring_to_disk()
+        if not self._closing and self._lease.is_over(now):
+            self._end_lease()
+        if not (self.attempts.has_active or self.queue):
+            self._is_over = self._pool.is_over(self._order.turn)
+        self._prepare()
+        self._waiting = None
+        for attempt in self._pool.settled():
+            self._accept(attempt)
 
     @property
     def _may_take(self) -> bool:
