@@ -26,6 +26,7 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.shared import disk
+from tests.examples import examples
 from tests.launcher.agents.links import WELCOME, Link, messages, part, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, envelope, job_spec
@@ -482,7 +483,7 @@ def test_an_error_that_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(messages(), max_size=12), st.booleans())
 def test_the_controller_goes_on_whatever_a_host_sends(tmp_path_factory, messages, is_welcome):
     """Fuzz: messages out of order, repeated, malformed or absurd end the link with a typed error, or lead to a

@@ -20,6 +20,7 @@ HOST = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])
 PYTHON = PythonFacts("/usr/bin/python3", "3.11.2", "cpython", "cp311", 64)
 
 
+@pytest.mark.slow
 def test_a_uv_lock_has_extras_and_groups(tmp_path: Path) -> None:
     """What is asked for is in it, and the project itself is not."""
     index = tmp_path / "index"

@@ -531,6 +531,7 @@ def test_files_that_are_begun_without_end(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["whole"]
 
 
+@pytest.mark.slow
 @holds("synced")
 def test_files_of_a_running_job_without_end(tmp_path: Path) -> None:
     """What is over the cap is not written now, and costs nothing that comes at the end."""
@@ -686,6 +687,7 @@ def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: 
         getattr(talk, ask)(*arguments)
 
 
+@pytest.mark.slow
 @holds("gpu_processes")
 def test_a_host_with_too_many_gpus() -> None:
     """They are cut, as are the words in them."""

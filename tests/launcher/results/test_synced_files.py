@@ -230,6 +230,7 @@ def test_what_came_early_is_listed_until_the_end(host: Host) -> None:
     assert list((host.path / ".launcher").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_list_does_not_grow_with_every_change(host: Host) -> None:
     """It is written anew now and then."""
     for number in range(1000):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from launcher.code.files.gitignore import IgnoreRules
 from remote_agent.shared import globs
+from tests.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ PATTERNS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["as it comes", "walked through"])
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(PATTERNS, max_size=4), st.lists(PATTERNS, max_size=2))
 @example(["*", "!a"], [])
 @example(["a/**", "!a/b"], [])

@@ -145,6 +145,7 @@ def test_a_repository_without_a_commit(tmp_path):
     assert (names(snapshot), snapshot.commit, snapshot.dirty) == ({"a.py"}, "", True)
 
 
+@pytest.mark.slow
 def test_submodules_and_inner_repositories_are_sent(project, tmp_path):
     """Their files are sent, as they are now."""
     other = tmp_path / "other"

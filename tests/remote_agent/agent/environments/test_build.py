@@ -67,6 +67,7 @@ def test_it_is_stopped(site: Site) -> None:
     assert not site.parts()
 
 
+@pytest.mark.slow
 def test_parts_of_one_that_died_are_removed(site: Site) -> None:
     """They were never used."""
     part = Path(site.store.folder) / f".part.{KEY[:16]}.dead"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from remote_agent.agent.link.outbox import OpenFile, Outbox, Slice
 from remote_agent.protocol import wire
+from tests.examples import examples
 from tests.remote_agent.agent.link.frames import joined
 
 
@@ -35,7 +36,7 @@ class TestOutbox:
             os.close(theirs)
         return bytes(out)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=examples(40), deadline=None)
     @given(
         st.lists(st.binary(min_size=1, max_size=3000), max_size=20),
         st.lists(

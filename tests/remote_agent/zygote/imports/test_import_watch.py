@@ -21,10 +21,10 @@ def told(host, text: str, **more):
     [
         ("import json, collections", {}),
         ("from omegaconf import OmegaConf\nOmegaConf.register_new_resolver('mine', str)", {"resolvers": True}),
-        ("from omegaconf import OmegaConf\nOmegaConf.register_new_resolver('oc.env', str, replace=True)", {"resolvers": True}),
+        pytest.param("from omegaconf import OmegaConf\nOmegaConf.register_new_resolver('oc.env', str, replace=True)", {"resolvers": True}, marks=pytest.mark.slow),
         ("import os\nos.environ['MINE'] = '1'", {"process": True}),
-        ("import os\nos.environ.pop('PATH', None)", {"process": True}),
-        ("import os\nos.chdir('/')", {"process": True}),
+        pytest.param("import os\nos.environ.pop('PATH', None)", {"process": True}, marks=pytest.mark.slow),
+        pytest.param("import os\nos.chdir('/')", {"process": True}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_what_the_import_does_is_told(host, text, facts):

@@ -98,6 +98,7 @@ def test_the_main_module_of_a_module_has_its_name(new_host):
     assert host.run().part() == ["sub.my_app", "sub", file, str(host.code), [file, "x=1"], ["-m", "sub.my_app", "x=1"]]
 
 
+@pytest.mark.slow
 def test_the_main_module_is_empty_without_a_script(new_host):
     """A notebook's job sees nothing of ours in `__main__`."""
     host = new_host()
@@ -110,8 +111,8 @@ def test_the_main_module_is_empty_without_a_script(new_host):
     ("code", "type_", "text"),
     [
         ("import no_such_package", "ModuleNotFoundError", "no_such_package"),
-        ("raise SystemExit(3)", "SystemExit", "raise SystemExit(3)"),
-        ("def broken(:", "SyntaxError", "def broken"),
+        pytest.param("raise SystemExit(3)", "SystemExit", "raise SystemExit(3)", marks=pytest.mark.slow),
+        pytest.param("def broken(:", "SyntaxError", "def broken", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("isolation", ["auto", pytest.param("spawn", marks=pytest.mark.slow)])

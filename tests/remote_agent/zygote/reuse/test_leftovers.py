@@ -38,6 +38,7 @@ def test_what_a_job_leaves_ends_its_worker(reused_host: Host, left: str) -> None
         assert attempt.stdout == "at exit\n"
 
 
+@pytest.mark.slow
 def test_a_job_that_leaves_nothing_does_not_end_it(reused_host: Host) -> None:
     """It may print, log, write files, and wait for threads and processes of its own."""
     attempt = reused_host.wait_over(reused_host.submit({"do": "nothing"}))

@@ -29,6 +29,7 @@ def test_each_job_has_its_callbacks_as_the_controller_sent_them(host: Host) -> N
         assert attempt.entered == [("on_job_start", "hook"), ("on_job_end", "hook")]
 
 
+@pytest.mark.slow
 def test_a_callback_that_cannot_be_made_again_ends_the_worker(host: Host) -> None:
     """The job completes with its hooks, and the next job gets a fork."""
     start_reused(host, [{**HOOK, "spec": {"_target_": "reused_app.Unpicklable"}}])
@@ -37,6 +38,7 @@ def test_a_callback_that_cannot_be_made_again_ends_the_worker(host: Host) -> Non
     assert not attempt.is_idle
 
 
+@pytest.mark.slow
 def test_a_callback_without_job_hooks_ends_no_worker(host: Host) -> None:
     """No job can change it, whether it can be pickled or not."""
     plain = {"name": "plain", "spec": None, "pickle": cloudpickle.dumps(complex(1, 2)), "why": "", "on_error": None}
@@ -82,7 +84,7 @@ def test_a_signal_that_is_announced_for_a_job_reaches_it(reused_host: Host) -> N
     assert cancelled.error["kind"] == "cancelled"
 
 
-@pytest.mark.parametrize("how", ["socket", "agent"])
+@pytest.mark.parametrize("how", ["socket", pytest.param("agent", marks=pytest.mark.slow)])
 def test_a_worker_ends_when_nobody_has_another_job(new_host, how: str) -> None:
     """If its socket is closed, or the agent is gone. The zygote ends after it."""
     host = start_reused(new_host())
@@ -127,6 +129,7 @@ def test_what_a_worker_prints_between_two_jobs_goes_to_the_zygotes_log(host: Hos
     assert "printed at the end" in host.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_worker_whose_end_hangs_is_killed(host: Host) -> None:
     """After the `shutdown_timeout` of its last job: nobody watches it any more."""
     start_reused(host, environ={"AT_EXIT": "hang"})

@@ -90,6 +90,7 @@ def test_a_connection_that_only_breaks_is_given_up(server: FileServer, blobs: Bl
     assert blobs.put_chunk(SHA256, len(DATA), 100_010, DATA[100_010:])
 
 
+@pytest.mark.slow
 def test_the_part_of_an_agent_that_was_killed_is_taken_up(server: FileServer, blobs: BlobStore) -> None:
     """Also where it was complete, and had no name yet."""
     process = subprocess.Popen([sys.executable, "-c", ""])

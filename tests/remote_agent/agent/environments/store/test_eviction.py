@@ -74,6 +74,7 @@ def test_the_longest_unused_goes_first(site: Site) -> None:
     assert there(site) == {NEW}
 
 
+@pytest.mark.slow
 def test_what_is_in_use_stays(site: Site) -> None:
     """However small the budget is; also what is about to be built."""
     assert evicted(site, 0, "r1").keys == []
@@ -88,6 +89,7 @@ def test_what_was_not_used_for_long_goes_whatever_the_budget_is(site: Site) -> N
     assert evicted(site, 1 << 60).keys == [OLD]
 
 
+@pytest.mark.slow
 def test_files_of_packages_go_with_the_last_environment_that_has_them(site: Site) -> None:
     """Those of the one that is about to be built stay; what went can be sent and built again."""
     spare = site.wheels.pop()
