@@ -47,6 +47,7 @@ DECIDE_NOTHING = {
 #: Modules that are tested under another name, mostly together with those that they work with: module -> test file below `tests`.
 TESTED_IN = {
     "launcher/agents/attempt_receiver.py": "launcher/agents/test_receiver.py",
+    "launcher/agents/link.py": "launcher/agents/test_connection.py",
     "launcher/agents/plan.py": "launcher/agents/test_connection.py",
     "launcher/agents/query.py": "launcher/cli/test_commands.py",
     "launcher/api.py": "launcher/session/test_session.py",
