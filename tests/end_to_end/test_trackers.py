@@ -149,7 +149,9 @@ def test_trackio_has_a_run_for_each_job(sweep: Any, tmp_path: Path) -> None:
     for num, lr in enumerate((0.1, 0.5, 3.0)):
         run = f"{tmp_path.name}/out job {num}"
         read = {
-            name: [(one["step"], one["value"]) for one in ask("get", "metric", "--run", run, "--metric", name)["values"]]
+            name: [
+                (one["step"], one["value"]) for one in ask("get", "metric", "--run", run, "--metric", name)["values"]
+            ]
             for name in ("loss", "completed")
         }
         assert read["loss"] == [(step, pytest.approx((1 - lr) ** (step + 1))) for step in range(5)]
