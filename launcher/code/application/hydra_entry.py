@@ -102,7 +102,8 @@ def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
         return None
     source = Path(file).read_text(encoding="utf-8", errors="replace")
     calls_it = _calls_hydra(source)
-    if not calls_it and not any(entry_of(value) is not None for value in _functions_of(module)):
+    functions = [one for one in list(vars(module).values()) if _may_be_function(one)]
+    if not calls_it and not any(entry_of(value) is not None for value in functions):
         return None
     name = os.path.basename(file)
     try:
@@ -251,10 +252,6 @@ def _calls_hydra(source: str) -> bool:
         elif isinstance(node, ast.Name) and node.id in mains:
             return True
     return False
-
-
-def _functions_of(module: types.ModuleType) -> list[Any]:
-    return [one for one in list(vars(module).values()) if _may_be_function(one)]
 
 
 def _may_be_function(value: Any) -> bool:
