@@ -13,12 +13,11 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher.util.user_folders import cache_folder, make_user_folder
+from launcher.util.user_folders import cache_folder, make_user_folder, write_user_file
 
 if TYPE_CHECKING:
     from launcher.code.files.snapshot import Snapshot
@@ -105,14 +104,7 @@ def remember(key: str, facts: ImportFacts) -> None:
     with contextlib.suppress(OSError):
         make_user_folder(folder)
         _tidy(folder)
-        fd, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(content)
-            os.replace(temporary, folder / f"{key}.json")
-        except OSError:
-            os.unlink(temporary)
-            raise
+        write_user_file(folder / f"{key}.json", content.encode())
 
 
 def _folder() -> Path:

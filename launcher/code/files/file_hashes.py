@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import CodeError
-from launcher.util.user_folders import cache_folder, make_user_folder
+from launcher.util.user_folders import cache_folder, make_user_folder, write_user_file
 
 if TYPE_CHECKING:
     import zipfile
@@ -213,16 +213,9 @@ def _cache_of(root: Path, what: str) -> Path:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        make_user_folder(path.parent)
-        with open(temporary, "xb", opener=_private) as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    """Write a file of the cache, if that can be done."""
+    with contextlib.suppress(OSError):
+        write_user_file(path, data)
 
 
 def _head(data: bytes) -> bytes:

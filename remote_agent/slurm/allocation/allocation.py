@@ -93,6 +93,8 @@ class Allocation(Agent):
         #: Why it takes nothing more; empty while it does.
         self._closing = self._closing_kind = ""
         self._takes_no_more = ""
+        #: The run is over, so no job follows.
+        self._is_over = False
         self._has_left = False
         self._signal: Optional[int] = None
         self._batch = batch
@@ -161,17 +163,7 @@ class Allocation(Agent):
         elif self._explain_by is not None and now >= self._explain_by:
             self._explain("", "")
         if now >= self._look_at:
-            self._look_at = now + _LOOK_EVERY
-            self._stop_some()
-            if self.reports.is_reading:
-                # The submitter follows the log from another machine.
-                self.attempts.bring_to_disk()
-            if not self._closing and self._lease.is_over(now):
-                self._end_lease()
-            self._prepare()
-            self._waiting = None
-            for attempt in self._pool.settled():
-                self._accept(attempt)
+            self._look(now)
         if now >= self._fence_at:
             self._check_fence(now)
         if self._waiting is None and self._may_take:
@@ -188,6 +180,22 @@ class Allocation(Agent):
         if self.attempts.error and not self._takes_no_more:
             # What has not begun goes on in another one. What runs goes on here: its result waits for room.
             self._takes_no_more = "its disk could not be written ({})".format(self.attempts.error)
+
+    def _look(self, now: float) -> None:
+        """See on the shared disk what others want of this allocation."""
+        self._look_at = now + _LOOK_EVERY
+        self._stop_some()
+        if self.reports.is_reading:
+            # The submitter follows the log from another machine.
+            self.attempts.bring_to_disk()
+        if not self._closing and self._lease.is_over(now):
+            self._end_lease()
+        if not (self.attempts.has_active or self.queue):
+            self._is_over = self._pool.is_over(self._order.turn)
+        self._prepare()
+        self._waiting = None
+        for attempt in self._pool.settled():
+            self._accept(attempt)
 
     @property
     def _may_take(self) -> bool:
@@ -336,7 +344,7 @@ class Allocation(Agent):
             sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
             # One that came too late for any job is not needed.
             patience = max(order.idle if order.most is None and self._taken else 0.0, 0.0 if sees_all else SETTLE)
-            if now - self._busy_at >= patience:
+            if self._is_over or now - self._busy_at >= patience:
                 why = NOTHING
         if not why:
             return
@@ -397,6 +405,7 @@ def serve_allocation(
             of=tuple(json.loads(options.get("of", "[]"))),
             lasting=Lasting(*json.loads(options.get("lasting", "[]"))),
             left=tuple(json.loads(options.get("left", "[60.0, 30.0]"))),
+            turn=int(options.get("turn", "0")),
         ),
         batch,
         spare,

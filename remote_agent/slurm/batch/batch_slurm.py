@@ -171,10 +171,13 @@ class Slurm(Batch):
             return []
         # The reason is the only field with free text, so it is last.
         said = self._run("squeue", "-h", "-r", "-t", "all", "--me", "-n", ",".join(names), "-o", "%A|%j|%T|%N|%S|%r")
+        if said and not said.endswith("\n"):
+            # What it lacks would be taken for gone.
+            raise BatchError("squeue: its answer is cut off")
         found = []
         for line in said.splitlines():
             fields = line.split("|", _FIELDS - 1)
-            if len(fields) == _FIELDS:
+            if len(fields) == _FIELDS and fields[0].isdigit() and fields[1] in names:
                 job, name, word, node, start, reason = fields
                 phase = _phase(word)
                 if reason == _HELD:

@@ -27,6 +27,7 @@ class Order(NamedTuple):
         owed: the same for what dead allocations owe.
         idle: if it takes many jobs, it ends after so many seconds without any.
         request: the name of the request that it comes from.
+        turn: that of the submitter who has asked for it.
         lasting: how long the allocation lasts, and each job takes at most.
         left: how many seconds are left when it gets SIGTERM: because its time is nearly up, and for any other reason.
         of: requests, all of whose allocations have ended. It fires what they owe, and takes no job.
@@ -45,3 +46,4 @@ class Order(NamedTuple):
     of: Tuple[str, ...] = ()
     lasting: Lasting = Lasting()
     left: Tuple[float, float] = (60.0, 30.0)
+    turn: int = 0

@@ -7,6 +7,7 @@ start runs no job twice. A cancel of an attempt that waits takes it, too: then n
     claims/<attempt>           a link to the taker's `.id`, which lies beside it
     stop/<attempt>             how to end an attempt that an allocation has
     asked/<attempt>            it is asked to stop at its next report
+    over/<turn>                the run is over for the submitter with this turn, and for all before it
 """
 
 import errno
@@ -19,7 +20,7 @@ from remote_agent.slurm.shared_disk.shared_files import SharedFiles
 
 __all__ = ["Pool", "Stop", "order_of"]
 
-_JOBS, _CLAIMS, _STOP, _ASKED = "jobs", "claims", "stop", "asked"
+_JOBS, _CLAIMS, _STOP, _ASKED, _OVER = "jobs", "claims", "stop", "asked", "over"
 
 
 class Stop(NamedTuple):
@@ -48,7 +49,7 @@ class Pool:
         self._doubtful: Dict[str, None] = {}
         #: attempt -> the class into which it was put.
         self._classes: Dict[str, str] = {}
-        for folder in (_JOBS, _CLAIMS, _STOP, _ASKED):
+        for folder in (_JOBS, _CLAIMS, _STOP, _ASKED, _OVER):
             files.make_folder(folder)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
@@ -172,6 +173,18 @@ class Pool:
     def asked(self) -> List[str]:
         """The attempts that are asked, as far as this machine sees."""
         return self._files.names(_ASKED)
+
+    def end(self, turn: int) -> None:
+        """Say that no job follows for allocations that submitters up to this turn have asked for.
+
+        Raises:
+            OSError: it is not known whether it is said.
+        """
+        self._files.write(b"", _OVER, str(turn))
+
+    def is_over(self, turn: int) -> bool:
+        """Whether that is said for an allocation that the submitter of this turn has asked for."""
+        return any(name.isdigit() and int(name) >= turn for name in self._files.names(_OVER))
 
     def stops(self) -> Dict[str, Stop]:
         """The requests that can be seen here."""

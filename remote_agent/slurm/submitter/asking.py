@@ -5,13 +5,10 @@ Slurm is asked rarely: its controller serves everybody.
 """
 
 import functools
-import json
 import os
-import shlex
-import sys
 import time
 from collections import Counter
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Callable, Dict, List, Optional, Set
 
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.job import JobError
@@ -23,18 +20,17 @@ from remote_agent.slurm.batch.batch import (
     NoAnswer,
     NoRoom,
     Phase,
-    Request,
-    expected_start,
 )
-from remote_agent.slurm.batch.classes import DEFAULT, allocation_needs, is_alone, lasting, part_of, shown, takes_many
-from remote_agent.slurm.pool.heirs import OWED
-from remote_agent.slurm.pool.incarnations import EPILOGUE, Incarnations
+from remote_agent.slurm.batch.classes import DEFAULT, is_alone, shown, takes_many
+from remote_agent.slurm.pool.incarnations import Incarnations
 from remote_agent.slurm.pool.order import IDLE_WORDS
 from remote_agent.slurm.pool.pool import Pool
 from remote_agent.slurm.shared_disk.shared_files import SharedFiles
 from remote_agent.slurm.submitter.demand import Demand, Limit, divided
 from remote_agent.slurm.submitter.following import Following
 from remote_agent.slurm.submitter.pace import MOST_GATHERED, Gathering
+from remote_agent.slurm.submitter.reasons import Reasons
+from remote_agent.slurm.submitter.requests import Requests
 from remote_agent.slurm.submitter.submitter_log import Asked, SubmitterLog
 from remote_agent.slurm.submitter.supply import Supply
 from remote_agent.system.background import BackgroundThread
@@ -45,8 +41,6 @@ __all__ = ["MOST", "Asking"]
 MOST = 10_000
 #: The most allocations at once, if they take many jobs and the user does not say it.
 _MANY_AT_ONCE = 16
-#: What Slurm has if nobody says it.
-_KILL_WAIT = 30.0
 #: Seconds: what a new controller has to send is waited for so long.
 _GREETING = 0.2
 #: Seconds between two questions to Slurm what it lists: the first ones, and all others.
@@ -58,8 +52,6 @@ _POLL_FACTOR = 50.0
 _NOT_OURS = ("preempted", "node_failed")
 #: After so many allocations that ended without a beginning, and no other one, no more are asked for.
 _MAX_FRUITLESS = 3
-#: Seconds for which an allocation waits for a reason that never goes away by itself, before its jobs fail.
-_PATIENCE = 60.0
 
 
 class Asking:
@@ -71,9 +63,8 @@ class Asking:
         turn: the number of this submitter.
 
     Attributes:
-        options: what `slurm:` of the host says.
+        requests: what each request says; see there.
         on_taken: called when Slurm has taken a request, so that an allocation may begin.
-        spare: the Python that allocations start ahead of time; None for none.
     """
 
     def __init__(
@@ -90,7 +81,6 @@ class Asking:
         turn: int,
     ) -> None:
         self._paths = paths
-        self._files = files
         self._log = log
         self._pool = pool
         self._incarnations = incarnations
@@ -99,9 +89,7 @@ class Asking:
         self._asks = asks
         self._note = note
         self._turn_number = turn
-        self.options: Dict[str, Any] = {}
         self.on_taken: Callable[[], None] = _nothing
-        self.spare: Optional[str] = None
         self._ask_at: Optional[float] = None
         self._gathering = Gathering()
         self._is_asking = False
@@ -118,20 +106,16 @@ class Asking:
         #: Why Slurm could not be asked the last time; empty if it could.
         self._silence = ""
         self._supply = Supply(log, incarnations, pool)
+        self.requests = Requests(paths, files, log, pool, batch, turn)
         #: The most allocations that one request may have; None until Slurm has said it.
         self._most: Optional[int] = None
         self._limit = Limit()
-        #: Seconds between Slurm's SIGTERM and its SIGKILL.
-        self._kill_wait = _KILL_WAIT
         #: Class -> slots of its allocations, if no node is large enough for as many as the user says.
         self._fewer_slots: Dict[str, int] = {}
         self._asked = 0
         #: Class -> allocations that ended and began nothing -> Slurm's word, or their own.
         self._fruitless: Dict[str, Dict[str, str]] = {}
-        #: Why allocations wait -> since when.
-        self._reasons: Dict[str, float] = {}
-        #: Of these it was said when Slurm expects to start them.
-        self._expected: Set[str] = set()
+        self._reasons = Reasons(batch.is_hopeless)
 
     def tick(self, now: float, *, is_prepared: bool) -> None:
         """Ask if it is time to. `is_prepared`: allocations would find what they need to run a job."""
@@ -172,29 +156,12 @@ class Asking:
         """The controller goes. Ask for an allocation that fires what is owed when all others have ended, because nobody else may be there then."""
         answered = self._log.answered
         after = [answered[name] for name in self._log.requests if name in answered]
-        if self.options.get("epilogue_job") is False or not after or not self._supply.outstanding():
+        if self.requests.options.get("epilogue_job") is False or not after or not self._supply.outstanding():
             return
         name = "hrl-{}-{}-end".format(self._paths.run, self._turn_number)
         self._log.record("epilogue", name=name)
-        needs = {key: str(self.options[key]) for key in ("partition", "account") if self.options.get(key)}
-        role = [
-            "--most",
-            "0",
-            "--slots",
-            "1",
-            "--expects",
-            "0",
-            "--owed",
-            "0",
-            "--request",
-            EPILOGUE,
-            "--class",
-            DEFAULT,
-        ]
-        role += ["--of", json.dumps(sorted(self._log.requests))]
-        request = self._make_request(name, 1, None, role, needs)
         try:
-            self._batch.submit(request._replace(after=tuple(after)))
+            self._batch.submit(self.requests.epilogue(name, after))
         except BatchError:
             # Nobody hears of it. Whoever comes next looks it up, and fires what is owed.
             return
@@ -216,17 +183,18 @@ class Asking:
         if error is not None:
             self._note("slurm: {}".format(error))
         self._most = min(MOST, found[0].tasks) if found else MOST
-        self._kill_wait = found[0].kill_wait if found else _KILL_WAIT
+        if found:
+            self.requests.kill_wait = found[0].kill_wait
 
     # -- asking for allocations ----------------------------------------------------------------------------------
 
     def _is_many(self, klass: str = DEFAULT) -> bool:
-        return takes_many(self.options, klass)
+        return takes_many(self.requests.options, klass)
 
     def _slots_of(self, klass: str) -> int:
-        if is_alone(klass, self.options):
+        if is_alone(klass, self.requests.options):
             return 1
-        return self._fewer_slots.get(klass) or int(self.options.get("slots") or 1)
+        return self._fewer_slots.get(klass) or int(self.requests.options.get("slots") or 1)
 
     def _demands(self) -> Dict[str, Demand]:
         """What each class needs."""
@@ -263,7 +231,7 @@ class Asking:
             if demand.jobs and self._is_in_vain(klass):
                 self._give_up(klass)
                 return
-        limit = self.options.get("allocations") or (_MANY_AT_ONCE if self._is_many() else None)
+        limit = self.requests.options.get("allocations") or (_MANY_AT_ONCE if self._is_many() else None)
         room = None if limit is None else limit - self._supply.at_once()
         classes = divided({klass: demand.missing for klass, demand in demands.items()}, room)
         if not classes:
@@ -287,7 +255,7 @@ class Asking:
         self._log.requests[name] = Asked(count, klass, slots, at_once)
         self._is_asking = True
         answer: List[str] = []
-        request = self._request(name)
+        request = self.requests.allocations(name, is_many=self._is_many(klass))
         self._asks.submit(
             lambda: answer.append(self._batch.submit(request)), functools.partial(self._on_answer, name, answer)
         )
@@ -322,45 +290,6 @@ class Asking:
         for attempt in self._owed():
             if (self._pool.class_of(attempt) or DEFAULT) == klass:
                 self._following.end(attempt, JobError("lost", message="its allocation died, and {}".format(why)))
-
-    def _request(self, name: str) -> Request:
-        options, asked = self.options, self._log.requests[name]
-        expects = len(self._pool.all_attempts()) + len(self._log.acked)
-        needs = allocation_needs(asked.klass, options, asked.slots)
-        role = ["--most", "0" if self._is_many(asked.klass) else "1", "--slots", str(asked.slots)]
-        role += ["--expects", str(expects), "--owed", str(len(self._files.names(OWED))), "--request", name]
-        role += ["--class", asked.klass]
-        role += ["--idle", str(options["idle"])] if options.get("idle") is not None else []
-        role += ["--left", json.dumps([self._batch.warning(needs, options.get("options") or ()), self._kill_wait])]
-        role += ["--lasting", json.dumps(lasting(asked.klass, options))]
-        role += ["--spare", self.spare] if self.spare is not None else []
-        part = part_of(asked.klass, options)
-        role += ["--part", json.dumps(part.to_json())] if part is not None else []
-        request = self._make_request(name, asked.tasks, asked.at_once, role, needs)
-        return request._replace(is_optional=asked.slots > 1)
-
-    def _make_request(
-        self, name: str, tasks: int, at_once: Optional[int], role: List[str], needs: Dict[str, str]
-    ) -> Request:
-        paths, options = self._paths, self.options
-        program = (
-            "import sys;sys.path.insert(0,{!r});sys.dont_write_bytecode=True;"
-            "from remote_agent.system.bytecode import keep_bytecode_whole;keep_bytecode_whole();"
-            "from remote_agent.__main__ import main;sys.exit(main())"
-        ).format(paths.bundle)
-        role = ["allocation", "--run", paths.run, "--host", paths.host, "--umask", str(paths.umask), *role]
-        role += ["--requeue", json.dumps(self._following.requeue)]
-        role += ["--workdir", options["workdir"]] if options.get("workdir") else []
-        command = " ".join(shlex.quote(word) for word in [sys.executable, "-I", "-S", "-c", program, *role])
-        return Request(
-            name,
-            tasks,
-            at_once,
-            "#!/bin/sh\numask 077\nexec {}\n".format(command),
-            os.path.join(paths.spool, "allocations", "%j.out"),
-            needs,
-            tuple(options.get("options") or ()),
-        )
 
     def _on_answer(self, name: str, answer: List[str], error: Optional[BaseException]) -> None:
         self._is_asking = False
@@ -445,6 +374,7 @@ class Asking:
             else:
                 self._log.record("refused", name=name, why="Slurm does not know it")
                 self._see_unknown(self._log.requests.pop(name), now)
+        self._see_vanished(names, found)
         self._supply.polled(sorted(self._log.requests), found)
         self._withdraw()
         self._see_reasons(found, now)
@@ -459,6 +389,17 @@ class Asking:
                 why = "Slurm says {} of allocation {} on {}".format(listed.word, listed.job, listed.node)
                 self._incarnations.bury(incarnation.name, listed.kind or "killed", why, now)
         self._ask_at = now
+
+    def _see_vanished(self, names: List[str], found: List[Listed]) -> None:
+        """Slurm has listed what it has of these. A request that it took, of which nothing is listed and nothing has begun, has brought nothing."""
+        # What it had ended counts where it was listed.
+        listed = {one.name for one in found} | {one.name for one in self._listed.values() if one.phase is Phase.ENDED}
+        begun = {one.request for one in self._incarnations}
+        for name in names:
+            is_taken = name in self._log.requests and name in self._log.answered
+            if is_taken and name not in listed | begun and not self._supply.is_withdrawn(name):
+                fruitless = self._fruitless.setdefault(self._supply.class_of(name), {})
+                fruitless.setdefault(self._log.answered[name], "Slurm took the request and does not list it")
 
     def _see_unknown(self, asked: Asked, now: float) -> None:
         """A request that had no answer is not known to Slurm. Ask again after a pause; after several such requests, jobs fail."""
@@ -484,16 +425,9 @@ class Asking:
 
     def _see_reasons(self, found: List[Listed], now: float) -> None:
         """Say why allocations wait, when that changes. Fail jobs whose allocations wait for what never comes."""
-        reasons = sorted({one.reason for one in found if one.phase is Phase.WAITING and one.reason})
-        for reason in reasons:
-            start = expected_start(found, reason)
-            if reason not in self._reasons or (start and reason not in self._expected):
-                self._note("slurm: allocations wait: {}{}".format(reason, start))
-            if start:
-                self._expected.add(reason)
-        self._expected.intersection_update(reasons)
-        self._reasons = {reason: self._reasons.get(reason, now) for reason in reasons}
-        vain = [one for one in reasons if self._batch.is_hopeless(one) and now - self._reasons[one] >= _PATIENCE]
+        notes, vain = self._reasons.see(found, now)
+        for text in notes:
+            self._note(text)
         if vain:
             names = sorted({one.name for one in found if one.reason in vain})
             self._asks.submit(lambda: self._batch.cancel(names, waiting_only=True), lambda error: None)

@@ -56,6 +56,8 @@ _ASK_PATIENCE = 60.0
 _ANY = 1 << 50
 #: Seconds for which the end of a run waits for its allocations to end.
 _FINISH = 60.0
+#: What has nothing to do has so many seconds of these to end by itself.
+_BY_ITSELF = 20.0
 _FINISH_LOOK_EVERY = 1.0
 
 
@@ -105,6 +107,8 @@ class Submitter(ZygoteListener):
         self._look_at = 0.0
         self._is_polling = False
         self._finish_by: Optional[float] = None
+        #: When allocations that run are cancelled, if they have not ended by themselves.
+        self._cancel_at: Optional[float] = None
         self._is_kept = False
         self._is_over = False
 
@@ -199,10 +203,10 @@ class Submitter(ZygoteListener):
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         self._lease.grant(hello["lease"], time.monotonic())
-        options = self._asking.options = dict(hello["batch"] or {})
+        options = self._asking.requests.options = dict(hello["batch"] or {})
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
-        self._following.requeue = agree(self._files, options.get("requeue"))
+        self._following.requeue = self._asking.requests.requeue = agree(self._files, options.get("requeue"))
         self._controller.handlers.update(
             job=self._on_job,
             cancel=self._on_cancel,
@@ -282,7 +286,7 @@ class Submitter(ZygoteListener):
     def _publish(self, prepared: Prepared) -> None:
         write_prepared(self._files, prepared)
         self._is_prepared = True
-        self._asking.spare = spare_of(prepared.spec)
+        self._asking.requests.spare = spare_of(prepared.spec)
         # All that allocations need is here, so a controller that leaves need not wait any longer.
         self._controller.say(
             {
@@ -309,10 +313,25 @@ class Submitter(ZygoteListener):
 
     def _on_finish(self, header: Finish, payload: bytes) -> None:
         self._is_kept = header["keep"]
-        self._finish_by = time.monotonic() + _FINISH
-        self._look_at = time.monotonic() + _FINISH_LOOK_EVERY
+        now = time.monotonic()
+        self._finish_by = now + _FINISH
+        self._look_at = now + _FINISH_LOOK_EVERY
+        # An allocation that Slurm lists as cancelled looks like a failure, though its job has completed.
+        is_idle = not self._following.states() and self._tell_over()
+        self._cancel_at = now + _BY_ITSELF if is_idle else None
+        self._cancel(waiting_only=is_idle)
+
+    def _tell_over(self) -> bool:
+        """Tell allocations that nothing follows. Returns whether that is certain."""
+        try:
+            self._pool.end(self._turn_taken.number)
+        except OSError:
+            return False
+        return True
+
+    def _cancel(self, *, waiting_only: bool) -> None:
         names = self._asking.names
-        self._asks.submit(lambda: self._batch.cancel(names), self._on_finish_asked)
+        self._asks.submit(lambda: self._batch.cancel(names, waiting_only=waiting_only), self._on_finish_asked)
 
     def _on_finish_asked(self, error: Optional[BaseException]) -> None:
         if error is not None:
@@ -321,6 +340,9 @@ class Submitter(ZygoteListener):
     def _finish(self, now: float) -> None:
         """End when no allocation writes to the run's folder any more."""
         assert self._finish_by is not None
+        if self._cancel_at is not None and now >= self._cancel_at:
+            self._cancel_at = None
+            self._cancel(waiting_only=False)
         if now >= self._finish_by:
             self._leave_folder("allocations of the run have not ended yet")
         elif not self._is_polling and now >= self._look_at:

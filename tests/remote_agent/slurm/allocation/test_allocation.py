@@ -174,6 +174,22 @@ def test_one_for_many_jobs_takes_the_next_when_a_slot_is_free(make):
     assert host.agent.end_mode is None
 
 
+@pytest.mark.parametrize(("turn", "left"), [(1, None), (2, "no job waits"), (3, "no job waits")])
+def test_one_for_many_jobs_leaves_when_the_run_is_over(make, turn: int, left: str | None):
+    """By itself, as soon as it has nothing to do, and not by a cancel. The end that an earlier submitter has said is not its own."""
+    host = make(most=None, order=Order(turn=2))
+    host.put(3)
+    write_prepared(host.files, PREPARED_APP)
+    host.pool.end(turn)
+    host.settle()
+    assert host.seen().left is None, "it still has a job"
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert host.seen().left == left
+
+
 def test_one_with_slots_takes_as_many_of_its_class(make):
     """Up to so many at once. When Slurm ends it, it takes no more, though a slot is free."""
     host = make(most=None, order=Order(slots=2))

@@ -272,6 +272,23 @@ def test_all_that_is_listed_is_read(program: Program):
     assert "--me" in arguments
 
 
+@pytest.mark.parametrize("out", ["7|hrl-a|RUNNING|n1|N/A|None\n8|hrl-a|RUNN", "7|hrl-a|RUNNING|n1|N/A|None"])
+def test_a_list_that_is_cut_off_is_no_answer(program: Program, out: str):
+    """What it lacks would be taken for gone, and its jobs for lost."""
+    program("squeue", out=out)
+    with pytest.raises(BatchError, match="cut off"):
+        Slurm().listed(["hrl-a"])
+
+
+def test_what_others_have_is_not_listed(program: Program):
+    """Whatever squeue prints. Nor is what has no id: it cannot be asked about."""
+    program(
+        "squeue",
+        out="7|other|FAILED|n1|N/A|None\n8|hrl-a|RUNNING|n1|N/A|None\n?|hrl-a|FAILED|n1|N/A|None\n9|hrl-ab|PENDING||N/A|InvalidQOS\n",
+    )
+    assert [one.job for one in Slurm().listed(["hrl-a"])] == ["8"]
+
+
 def test_when_what_waits_is_expected_to_start():
     """The earliest of those with the reason; others, and what runs, do not count."""
 
