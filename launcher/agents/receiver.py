@@ -38,7 +38,7 @@ _STATE = 20
 #: The beginning of a host's advice about a module that it lacks.
 _ADVICE = "\n    next: "
 #: Messages with paths, which may have any characters. All other text is cleaned when it arrives.
-_WITH_PATHS = ("files", "chunk", "tree", "synced")
+_WITH_PATHS = ("files", "chunk", "tree", "synced", "rest")
 
 
 class FrameReceiver:
@@ -68,7 +68,7 @@ class FrameReceiver:
         self.host = host
         self._plan = plan
         self._tell = tell
-        self.attempts = AttemptReceiver(host, plan, tell, folder_of, results)
+        self.attempts = AttemptReceiver(host, plan, tell, folder_of, results, send)
         self._send = send
         self._environment = environment
         self._environment_words = 0
@@ -141,6 +141,10 @@ class FrameReceiver:
                 self.attempts.on_tree(header, payload)
             case "synced":
                 self.attempts.on_synced(header, payload)
+            case "ask_held":
+                self.attempts.on_ask_held(header, payload)
+            case "rest":
+                self.attempts.on_rest(header, payload)
             case "reports":
                 self.attempts.on_reports(header, payload)
             case "ping":

@@ -25,6 +25,7 @@ from launcher.results.synced_files import SyncedFiles
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
 from launcher.util.same_name import folded
+from remote_agent.protocol.held_file import HeldFile
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "OutputFolder"]
 
@@ -60,6 +61,8 @@ class OutputFolder:
     #: Files that came while the job ran; and if there are any, what has come since it ended.
     _synced: SyncedFiles = field(init=False)
     _came: set[str] = field(default_factory=set)
+    #: The file whose rest was refused when it began, so that what follows of it is not written.
+    _refused_rest: str = ""
     _streams: JobStreams = field(init=False)
     #: path -> (descriptor, bytes so far, number of its part)
     _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -272,6 +275,53 @@ class OutputFolder:
         self._files += 1
         self._bytes += size
 
+    # -- what came while the job ran -----------------------------------------------------------------------------
+
+    def held(self) -> list[HeldFile]:
+        """Return what is here of files that came while the job ran. Only the rest of them need come now (see `write_rest`).
+
+        Raises:
+            OSError: the disk is gone.
+        """
+        with self._guard:
+            # Jobs that share a folder settle who has which name as each of their files comes.
+            if self._is_closed or (self.owners is not None and self.owners.is_shared):
+                return []
+            return self._synced.held()
+
+    def write_rest(self, path: str, size: int, base: int, offset: int, data: bytes | memoryview, mtime: int) -> bool:
+        """Write the next part of what a file has beyond the `base` bytes that `held` said are here.
+
+        Returns:
+            False if they are not here any more, so that the whole file must come.
+
+        Raises:
+            OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
+        """
+        with self._guard:
+            if self._is_closed or (offset > base and path == self._refused_rest):
+                return True
+            self._refused_rest = ""
+            with self._alone():
+                try:
+                    self._check(path, size)
+                    if self._is_anothers(path):
+                        return False
+                    self._make_way(path)
+                    if not self._synced.extend_told(path, size, base, offset, data, mtime):
+                        return False
+                    if self.owners is not None:
+                        self.owners.claim(path, self.num)
+                except RefusedFile as refusal:
+                    self._refuse(path, str(refusal))
+                    self._refused_rest = path
+                    return True
+            if offset + len(data) == size:
+                self._files += 1
+                self._bytes += size
+            return True
+
     def _part(self, number: int) -> str:
         """Return the name of an incomplete file. Jobs may share the folder."""
         return f"part.{self.num}.{number}"
@@ -325,6 +375,8 @@ class OutputFolder:
             raise RefusedFile(error.strerror or "cannot be made") from None
 
     def _refuse(self, path: str, why: str) -> None:
+        # What came early under this name is not among the files of the end.
+        self._came.discard(path)
         if len(self.refused) < MAX_REFUSED:
             self.refused.append((path[:MAX_PATH].encode("utf-8", "backslashreplace").decode(), why))
 

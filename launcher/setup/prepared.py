@@ -256,7 +256,11 @@ def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
 
 def _sync(options: LaunchConf) -> SyncSpec | None:
     """Return how hosts are to send output files of running jobs; None for not at all."""
-    return None if options.sync_outputs is None else SyncSpec(options.sync_outputs, list(options.sync_only))
+    return (
+        None
+        if options.sync_outputs is None
+        else SyncSpec(options.sync_outputs, list(options.sync_only), says_held=True)
+    )
 
 
 def needed(said: Mapping[str, int]) -> Resources:

@@ -13,10 +13,12 @@ class SyncSpec(NamedTuple):
     Attributes:
         every: seconds from one look at the folders to the next.
         only: patterns of the files that come; empty for all.
+        says_held: whether the controller says, when a job has ended, what it holds of its files, so that only the rest is sent.
     """
 
     every: float
     only: List[str]
+    says_held: bool
 
     def to_json(self) -> Dict[str, Any]:
         """Return the spec as a JSON object, which `from_json` reads."""
@@ -29,7 +31,7 @@ class SyncSpec(NamedTuple):
         Raises:
             FieldError: it is not valid.
         """
-        spec = read(cls, "sync", data, {})
+        spec = read(cls, "sync", data, {"says_held": False})
         if spec.every <= 0:
             raise FieldError("sync", "every", spec.every)
         return spec

@@ -541,7 +541,7 @@ def test_files_of_a_running_job_without_end(tmp_path: Path) -> None:
 def test_files_of_running_jobs_cost_few_descriptors(tmp_path: Path) -> None:
     """Of many attempts, only one has a file that is not complete."""
     link = Link(tmp_path).welcome()
-    link.receiver.attempts._plan.sync = SyncSpec(1.0, [])
+    link.receiver.attempts._plan.sync = SyncSpec(1.0, [], says_held=True)
     folders = {f"{num}.1": OutputFolder(tmp_path / str(num)) for num in range(200)}
     link.receiver.attempts._folder_of = lambda host, attempt: folders[attempt]
     before = len(os.listdir("/proc/self/fd"))
@@ -563,7 +563,7 @@ def test_files_of_running_jobs_cost_few_descriptors(tmp_path: Path) -> None:
 def test_a_part_of_a_file_that_makes_no_sense_ends_the_link(tmp_path: Path, wrong: dict[str, Any]) -> None:
     """And so does one that was not asked for."""
     header = {"t": "synced", "attempt": "0.1", "path": "a", "mode": 0o644, "size": 2, "base": 0, "offset": 0}
-    for sync, sent in ((SyncSpec(1.0, []), {**header, **wrong}), (None, header)):
+    for sync, sent in ((SyncSpec(1.0, [], says_held=True), {**header, **wrong}), (None, header)):
         link = Link(tmp_path).welcome()
         link.receiver.attempts._plan.sync = sync
         with pytest.raises(AgentError, match="protocol"):

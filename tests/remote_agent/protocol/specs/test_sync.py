@@ -12,7 +12,7 @@ from remote_agent.protocol.specs.sync import SyncSpec
 
 def test_it_is_read_as_it_was_written() -> None:
     """Unknown fields are for later versions."""
-    spec = SyncSpec(30.0, ["events.*"])
+    spec = SyncSpec(30.0, ["events.*"], says_held=True)
     assert SyncSpec.from_json({**spec.to_json(), "later": 1}) == spec
 
 
