@@ -103,8 +103,9 @@ def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
         return None
     source = Path(file).read_text(encoding="utf-8", errors="replace")
     calls_it = _calls_hydra(source)
-    functions = [one for one in list(vars(module).values()) if _may_be_function(one)]
-    if not calls_it and not any(entry_of(value) is not None for value in functions):
+    if not calls_it and not any(
+        _may_be_function(one) and entry_of(one) is not None for one in list(vars(module).values())
+    ):
         return None
     name = os.path.basename(file)
     try:

@@ -28,8 +28,9 @@ def rewrite_config_pickle(callbacks: Callbacks, folder: str, host_output_dir: st
         host_output_dir: the job's output directory on this host. A file with another one is not changed.
         output_dir, cwd: what `hydra.runtime` is to say instead.
     """
-    classes = {cls.__name__ for entry in callbacks for cls in type(entry.instance).__mro__}
-    if output_dir == host_output_dir or _WRITER not in classes:
+    if output_dir == host_output_dir or not any(
+        cls.__name__ == _WRITER for entry in callbacks for cls in type(entry.instance).__mro__
+    ):
         return
     path = os.path.join(folder, _NAME)
     try:
