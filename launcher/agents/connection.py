@@ -30,7 +30,7 @@ from launcher.results.output_folder import OutputFolder
 from launcher.transports.base import Channel, Transport, Way
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, HEARTBEAT
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 
 if TYPE_CHECKING:
     from launcher.agents.environment import Source

@@ -6,6 +6,7 @@ Rule: only a run that is the user's own says where to log in.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
@@ -13,8 +14,9 @@ from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
     from launcher.hosts.host_spec import HostSpec
+    from launcher.runs.index import Entry
 
-__all__ = ["hosts_to_ask", "labels"]
+__all__ = ["hosts_of_runs", "hosts_to_ask", "labels"]
 
 #: What distinguishes two hosts of one name: the field, its name in the label, and what a missing value means.
 _PLACES = {
@@ -32,28 +34,39 @@ def hosts_to_ask(hosts: list[str] | None, hosts_file: str | None, workdir: str |
 
     from launcher.hosts import inventory
     from launcher.hosts.host_spec import LOCAL
-    from launcher.runs import index, ownership, record
-    from launcher.runs.journal import JournalReader
 
     given = [inventory.parse_host(one) for one in hosts or []]
     if hosts_file is not None:
         given += inventory.load_hosts_file(hosts_file)
     if not given:
-        given = [inventory.parse_host(LOCAL)]
-        for entry in index.entries():
-            # A folder that somebody put in the place of ours must not choose where to log in.
-            if not entry.is_there or not ownership.is_ours(entry.folder):
-                continue
-            try:
+        given = [inventory.parse_host(LOCAL), *hosts_of_runs()]
+    return _distinct(dataclasses.replace(spec, workdir=spec.workdir or workdir) for spec in given)
+
+
+def hosts_of_runs(is_asked_of: Callable[[Entry], bool] = lambda entry: True) -> list[HostSpec]:
+    """The hosts of your runs, or of some of them, each one once."""
+    from launcher.runs import index, ownership, record
+    from launcher.runs.journal import JournalReader
+
+    found: list[HostSpec] = []
+    for entry in index.entries():
+        # A folder that somebody put in the place of ours must not choose where to log in.
+        if not entry.is_there or not ownership.is_ours(entry.folder):
+            continue
+        try:
+            if is_asked_of(entry):
                 with JournalReader(entry.journal) as reader:
-                    given += record.hosts_of(record.read(reader), {})
-            except LauncherError as error:
-                print(f"launcher: {clean(error)}", file=sys.stderr)
-    distinct: dict[tuple[Any, ...], HostSpec] = {}
-    for spec in given:
-        spec = dataclasses.replace(spec, workdir=spec.workdir or workdir)
-        distinct.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
-    return list(distinct.values())
+                    found += record.hosts_of(record.read(reader), {})
+        except LauncherError as error:
+            print(f"launcher: {clean(error)}", file=sys.stderr)
+    return _distinct(found)
+
+
+def _distinct(specs: Iterable[HostSpec]) -> list[HostSpec]:
+    found: dict[tuple[Any, ...], HostSpec] = {}
+    for spec in specs:
+        found.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
+    return list(found.values())
 
 
 def labels(specs: list[HostSpec]) -> list[str]:

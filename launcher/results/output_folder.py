@@ -24,7 +24,7 @@ from launcher.results.synced_files import SyncedFiles
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
 from launcher.util.same_name import folded
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "OutputFolder"]
 
@@ -195,15 +195,9 @@ class OutputFolder:
         return folder, name
 
     def _is_anothers(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        try:
-            status = os.stat(name, dir_fd=self._tree.folder(folder), follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise refusal_of(error) from None
-        if stat.S_ISDIR(status.st_mode):
-            return False  # it stays in any case
+        status = self._tree.status(path)
+        if status is None or stat.S_ISDIR(status.st_mode):
+            return False  # a folder stays in any case
         return self.owners is not None and self.owners.is_anothers(path, self.num, status.st_ctime)
 
     # -- long files ----------------------------------------------------------------------------------------------
@@ -518,10 +512,9 @@ class OutputFolder:
 
     def _is_another_jobs(self, owners: Owners) -> bool:
         """What was printed there in this run is not this job's: to this disk, the folder's name is that of another job's folder."""
-        if not self._tree.is_there("", OWN):
-            return False
-        changed = self._tree.changed_at(OWN, "stdout")
-        return changed is not None and owners.is_anothers(f"{OWN}/stdout", self.num, changed)
+        stdout = f"{OWN}/stdout"
+        status = self._tree.status(stdout) if self._tree.status(OWN) is not None else None
+        return status is not None and owners.is_anothers(stdout, self.num, status.st_ctime)
 
     def set_aside_pending(self) -> None:
         """Set aside what could not be when it was due, if the folder is in its place by now.
@@ -545,10 +538,10 @@ class OutputFolder:
         with self._guard:
             if not self._tree.is_open and not (self.path / OWN).is_dir():
                 return False
-            if not self._tree.is_there("", OWN):
+            if self._tree.status(OWN) is None:
                 return False
-            is_apart = self._tree.is_there(OWN, job_name(self.num))
-            streams = self._streams or (f"{OWN}/{job_name(self.num)}" if is_apart else OWN)
+            apart = f"{OWN}/{job_name(self.num)}"
+            streams = self._streams or (apart if self._tree.status(apart) is not None else OWN)
             above = self._tree.folder(streams)
             kept = self._tree.folder(f"{streams}/attempt-{attempt}")
             for stream in ("stdout", "stderr"):

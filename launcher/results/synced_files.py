@@ -21,7 +21,7 @@ from launcher.results.owners import OWN
 from launcher.results.synced_list import SyncedList
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 
 __all__ = ["SyncedFiles"]
 
@@ -135,8 +135,7 @@ class SyncedFiles:
                 return
         elif len(self._list) + path.count("/") >= MAX_FILES:
             raise RefusedFile(f"more than {MAX_FILES} files")
-        folder, _, name = path.rpartition("/")
-        if self._has_folder(folder) and self._tree.is_there(folder, name):
+        if self._has_folder(path.rpartition("/")[0]) and self._tree.status(path) is not None:
             raise RefusedFile("something that did not come this way has its name")
 
     def _has_folder(self, folder: str) -> bool:
@@ -144,9 +143,9 @@ class SyncedFiles:
         above = ""
         for name in folder.split("/") if folder else ():
             try:
-                if not self._tree.is_there(above, name):
-                    return False
                 above = f"{above}/{name}" if above else name
+                if self._tree.status(above) is None:
+                    return False
                 self._tree.folder(above)
             except RefusedFile:
                 return False  # something else is in its place
@@ -192,7 +191,7 @@ class SyncedFiles:
         above = ""
         for name in folder.split("/") if folder else ():
             path = f"{above}/{name}" if above else name
-            if not self._tree.is_there(above, name):
+            if self._tree.status(path) is None:
                 self._list.add_folder(path)
             self._tree.folder(path)
             above = path
@@ -400,15 +399,11 @@ class SyncedFiles:
     def _status(self, path: str) -> os.stat_result | None:
         """Return the status of a file that is one of these, and still the same; None for any other."""
         inodes = self._list.inodes.get(path)
-        folder, _, name = path.rpartition("/")
-        if not inodes or not self._has_folder(folder):
+        if not inodes or not self._has_folder(path.rpartition("/")[0]):
             return None
-        try:
-            status = os.stat(name, dir_fd=self._tree.folder(folder), follow_symlinks=False)
-        except FileNotFoundError:
+        status = self._tree.status(path)
+        if status is None:
             return None
-        except OSError as error:
-            raise refusal_of(error) from None
         is_ours = stat.S_ISREG(status.st_mode) and status.st_ino in inodes
         now = status.st_size, status.st_mtime_ns
         return status if is_ours and self._written.get(path, now) == now else None

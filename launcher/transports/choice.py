@@ -18,8 +18,8 @@ from launcher.errors import HostUnreachable
 from launcher.transports.openssh import command as ssh_command
 from launcher.transports.openssh import kept
 from launcher.transports.ssh.config import SshTarget
+from launcher.transports.ssh.host_keys.known_hosts import KnownHosts, host_name
 from launcher.transports.ssh.keys import key_type, public_part
-from launcher.transports.ssh.known_hosts import KnownHosts, host_name
 from launcher.transports.ssh.route import SshOptions, resolve
 from launcher.util.frozen import frozen
 

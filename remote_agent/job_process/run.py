@@ -19,21 +19,21 @@ from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import JobError, JobReturn, RemoteJobError, ResourcesUsed
 from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink, private_opener
-from remote_agent.job_process.config_pickle import rewrite_config_pickle
 from remote_agent.job_process.context import JobContext, make_context
 from remote_agent.job_process.current import CurrentJob, EarlierAttempt, set_current_job
+from remote_agent.job_process.pickles.config_pickle import rewrite_config_pickle
+from remote_agent.job_process.pickles.result import Result, make_result, shortened
+from remote_agent.job_process.pickles.unpickling import loads
 from remote_agent.job_process.process import SignalGate, hold_standard_fds
-from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
-from remote_agent.job_process.unpickling import loads
 from remote_agent.job_process.usage import UsageWatch
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Imported
 from remote_agent.protocol.result_parts import PICKLED, PLAIN, SAME, ResultParts
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.job import ForkSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.shared.job_log import logger
 from remote_agent.system.host import NO_ROOM, unwritable

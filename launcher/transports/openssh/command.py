@@ -184,7 +184,7 @@ def shown_key_error(
     """Return why a key that was shown is not the host's, in our words; None if that is not known."""
     import base64
 
-    from launcher.transports.ssh.host_key import HostKeyPolicy
+    from launcher.transports.ssh.host_keys.host_key import HostKeyPolicy
 
     try:
         told = [line.split() for line in (folder / "shown").read_text().splitlines()]

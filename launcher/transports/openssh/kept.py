@@ -27,7 +27,7 @@ from launcher.transports.openssh import command as ssh_command
 from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.route import SshOptions, resolve
 from launcher.util.frozen import frozen
-from launcher.util.user_folders import make_user_folder, runtime_folder
+from launcher.util.user_folders import make_user_folder, runtime_folder, write_user_file
 
 __all__ = ["Kept", "close", "connections", "is_up", "kept_hops", "open_kept", "socket_of"]
 
@@ -207,9 +207,8 @@ def connections() -> list[Kept]:
 
 def _write(kept: Kept) -> None:
     path = Path(f"{kept.socket}.json")
-    new = path.with_suffix(f".{os.getpid()}.new")
-    new.write_text(json.dumps({"version": _VERSION, **{k: v for k, v in asdict(kept).items() if k != "is_up"}}))
-    new.replace(path)
+    content = {"version": _VERSION, **{k: v for k, v in asdict(kept).items() if k != "is_up"}}
+    write_user_file(path, json.dumps(content).encode())
 
 
 def _read(path: Path) -> Kept | None:

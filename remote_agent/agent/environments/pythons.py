@@ -14,8 +14,8 @@ import sys
 from typing import Any, Dict, Iterator, List, Optional
 
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 from remote_agent.system.private_files import open_private
 
 __all__ = ["MAX_PYTHONS", "find_pythons", "host_facts"]

@@ -21,13 +21,14 @@ from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
 from remote_agent.protocol import wire
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.protocol.sync_spec import SyncSpec
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 from remote_agent.shared import disk
+from tests.examples import examples
 from tests.launcher.agents.links import WELCOME, Link, messages, part, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, envelope, job_spec
@@ -484,7 +485,7 @@ def test_an_error_that_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(messages(), max_size=12), st.booleans())
 def test_the_controller_goes_on_whatever_a_host_sends(tmp_path_factory, messages, is_welcome):
     """Fuzz: messages out of order, repeated, malformed or absurd end the link with a typed error, or lead to a

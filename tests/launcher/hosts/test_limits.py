@@ -26,7 +26,7 @@ from launcher.engine.decider import Decider
 from launcher.engine.dispatcher import _weight
 from launcher.engine.inbox import Inbox
 from launcher.engine.requests import QueuedJob, Submit
-from launcher.engine.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import AgentError, HostBroken
 from launcher.hosts import limits as host_limits
 from launcher.hosts.host_spec import HostSpec
@@ -35,10 +35,10 @@ from launcher.results.output_folder import OutputFolder
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.protocol.sync_spec import SyncSpec
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -531,6 +531,7 @@ def test_files_that_are_begun_without_end(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["whole"]
 
 
+@pytest.mark.slow
 @holds("synced")
 def test_files_of_a_running_job_without_end(tmp_path: Path) -> None:
     """What is over the cap is not written now, and costs nothing that comes at the end."""
@@ -686,6 +687,7 @@ def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: 
         getattr(talk, ask)(*arguments)
 
 
+@pytest.mark.slow
 @holds("gpu_processes")
 def test_a_host_with_too_many_gpus() -> None:
     """They are cut, as are the words in them."""

@@ -23,7 +23,7 @@ from launcher.results.owners import Ownership
 from remote_agent.agent.link import file_frames, sync_frames
 from remote_agent.agent.link.sync_frames import SentFile, sync_pieces
 from remote_agent.protocol import wire
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 from tests.remote_agent.agent.link.frames import frames, output_frames
 
 
@@ -268,6 +268,7 @@ def test_what_came_early_is_listed_until_the_end(host: Host) -> None:
     assert list((host.path / ".launcher").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_list_does_not_grow_with_every_change(host: Host) -> None:
     """It is written anew now and then."""
     for number in range(1000):

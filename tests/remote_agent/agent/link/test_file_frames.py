@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remote_agent.agent.link.result_frames import output_frames
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
+from tests.examples import examples
 from tests.remote_agent.agent.link.frames import collected, frames
 
 
@@ -108,7 +109,11 @@ class TestFiles:
         assert collected(tmp_path)[0] == {"theirs": b"x"}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=20),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from remote_agent.agent.link.outbox import OpenFile, Outbox, Slice
 from remote_agent.protocol import wire
+from tests.examples import examples
 from tests.remote_agent.agent.link.frames import joined
 
 
@@ -55,7 +56,7 @@ class TestOutbox:
         assert turns == [("a", 0), ("b", 0)]
         assert self.drain(outbox) == b"ba"
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=examples(40), deadline=None)
     @given(
         st.lists(st.binary(min_size=1, max_size=3000), max_size=20),
         st.lists(
