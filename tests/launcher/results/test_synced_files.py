@@ -418,7 +418,10 @@ def _truncate(host: Host, name: str, other: str, data: bytes) -> None:
 def _rename(host: Host, name: str, other: str, data: bytes) -> None:
     path = host.there / name
     if os.path.lexists(path) and not f"{other}/".startswith(f"{name}/") and not f"{name}/".startswith(f"{other}/"):
-        os.replace(path, _room(host.there, other))
+        target = _room(host.there, other)
+        if path.is_dir() and not path.is_symlink():  # it takes no file's place
+            target.unlink(missing_ok=True)
+        os.replace(path, target)
 
 
 def _replace(host: Host, name: str, other: str, data: bytes) -> None:
