@@ -148,7 +148,7 @@ class FrameReceiver:
             case "reports":
                 self.attempts.on_reports(header, payload)
             case "ping":
-                self._send(wire.encode({"t": "pong", "n": header["n"]}))
+                self._on_ping(header, payload)
             case "pong":
                 self._on_pong(header, payload)
             case "welcome":
@@ -162,7 +162,7 @@ class FrameReceiver:
             case "zygote":
                 self._on_zygote(header, payload)
             case "opened":
-                self._tell(facts.Opened(self.host))
+                self._on_opened(header, payload)
             case "dropped":
                 self.attempts.on_dropped(header, payload)
             case "fatal":
@@ -290,6 +290,12 @@ class FrameReceiver:
             self._plan.remember_import(ImportFacts.of(header["imported"], most=limit("packages")))
         isolation, why = header["isolation"][:40], header["why"][: limit("reason")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, short_texts(header["notes"])))
+
+    def _on_opened(self, header: messages.Opened, payload: bytes) -> None:
+        self._tell(facts.Opened(self.host))
+
+    def _on_ping(self, header: messages.Ping, payload: bytes) -> None:
+        self._send(wire.encode({"t": "pong", "n": header["n"]}))
 
     def _on_pong(self, header: messages.Pong, payload: bytes) -> None:
         """A heartbeat's answer needs nothing more; a `sync` takes a second ping."""
