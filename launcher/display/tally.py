@@ -28,7 +28,7 @@ MAX_GROUPS = 100
 MAX_STEPS = 100
 #: How many job numbers are shown for each distinct failure.
 MAX_NUMS = 20
-#: How the note begins in which a host says why its allocations wait (`remote_agent.slurm.submitter.asking`).
+#: How the note begins in which a host says why its allocations wait (`remote_agent.slurm.submitter.reasons`).
 _QUEUE = "slurm: allocations wait: "
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
 
@@ -162,7 +162,6 @@ class Tally:
         self.warnings = 0
         self.started = 0
         self.interrupted = ""
-        self.detached = ""
         #: Output pattern -> the number of completed jobs without a file that it matches.
         self.unmatched: Counter[str] = Counter()
         self.ended = False
@@ -253,7 +252,6 @@ class Tally:
             case events.RunResumed():
                 self._on_run_resumed(event)
             case events.RunDetached():
-                self.detached = event.why
                 self.ended_at = event.at
             case (
                 events.CodeSent()
@@ -334,7 +332,7 @@ class Tally:
         self.started_at = event.at if self.started_at is None else self.started_at
         if self.ended:
             self.ended, self.ended_at, self.taken_up_at = False, None, event.at
-            self.interrupted = self.detached = ""
+            self.interrupted = ""
         self._first_start, self._returned_since = event.at, 0
         for name in event.hosts:
             host = self._host(name)

@@ -20,7 +20,7 @@ from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from remote_agent.slurm.allocation.memory_deaths import MemoryDeaths
 from remote_agent.slurm.batch.batch import Batch, BatchError
 from remote_agent.slurm.batch.classes import Lasting

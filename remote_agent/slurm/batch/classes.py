@@ -7,7 +7,7 @@ each of its slots. A class is named by its numbers, so that whoever reads the po
 import re
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 
 __all__ = [
     "DEFAULT",

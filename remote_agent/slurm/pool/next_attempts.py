@@ -10,7 +10,7 @@ twice. Nobody needs a controller for it. The controller hears of it with the res
 import json
 from typing import Dict, Mapping, Optional
 
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.slurm.pool.pool import Pool
 from remote_agent.slurm.shared_disk.shared_files import SharedFiles
 

@@ -2,7 +2,7 @@
 
 from typing import Mapping, NamedTuple, Optional, Tuple
 
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from remote_agent.slurm.batch.classes import DEFAULT, Lasting
 from remote_agent.slurm.shared_disk.lease import LEASE_ENDED
 

@@ -7,7 +7,7 @@ import json
 from typing import List
 
 from remote_agent.agent.zygotes.pool import Prepared
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.slurm.shared_disk.shared_files import SharedFiles
 
 __all__ = ["PREPARED", "read_prepared", "write_prepared"]

@@ -16,9 +16,9 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.spool.records import apply_record
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Ack
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.slurm.pool.heirs import MAX_HEIRS, Owed, owe
 from remote_agent.slurm.pool.incarnations import FOLDER, Debt, Fate, Incarnation, Incarnations, holders
 from remote_agent.slurm.pool.next_attempts import make_next, next_id

@@ -23,9 +23,9 @@ from remote_agent.agent.zygotes.pool import Prepared, ZygoteListener, Zygotes
 from remote_agent.agent.zygotes.spare import spare_of
 from remote_agent.job import JobError
 from remote_agent.protocol import messages
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.resources import Resources, Room
 from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.batch.batch import Batch, Listed, Phase
 from remote_agent.slurm.batch.classes import DEFAULT, class_of, is_alone, takes_many

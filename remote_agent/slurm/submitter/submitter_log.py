@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.log import LogReader, Reference, SpoolLog
 from remote_agent.agent.spool.records import apply_record
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.slurm.batch.classes import DEFAULT
 from remote_agent.slurm.shared_disk.turns import Turn, TurnTaken
 

@@ -62,9 +62,9 @@ def test_nothing_is_imported_that_a_connection_does_not_use() -> None:
         pytest.param("paramiko.client", "from invoke import context", "invoke.context.Context is invoke.Context", marks=pytest.mark.slow),
         pytest.param("paramiko.client", "import invoke; invoke.run", "invoke.run", marks=pytest.mark.slow),
         pytest.param("paramiko.client", "import importlib.metadata as m; m.version('fabric')", "importlib.metadata.version('fabric')", marks=pytest.mark.slow),
-        ("paramiko.client", "import importlib.metadata; importlib.metadata.files", "importlib.metadata.files"),
+        pytest.param("paramiko.client", "import importlib.metadata; importlib.metadata.files", "importlib.metadata.files", marks=pytest.mark.slow),
         pytest.param("paramiko.client", "from importlib import metadata; metadata.entry_points", "importlib.metadata.entry_points", marks=pytest.mark.slow),
-        ("invoke.exceptions", "from unittest.mock import patch, Mock; Mock()", "unittest.mock.patch"),
+        pytest.param("invoke.exceptions", "from unittest.mock import patch, Mock; Mock()", "unittest.mock.patch", marks=pytest.mark.slow),
         pytest.param("invoke.exceptions", "import unittest.mock; unittest.mock.patch", "isinstance(unittest.mock.Mock().a, unittest.mock.Mock)", marks=pytest.mark.slow),
         pytest.param("invoke.exceptions", "from unittest import mock; mock.Mock().a", "unittest.mock.Mock", marks=pytest.mark.slow),
         pytest.param("invoke.exceptions", "import unittest; unittest.TestCase", "unittest.mock.sentinel.x is unittest.mock.sentinel.x", marks=pytest.mark.slow),
@@ -87,6 +87,7 @@ def test_another_thread_may_import_the_same_meanwhile(at: str, statement: str, c
     )
 
 
+@pytest.mark.slow
 def test_a_late_import_gives_the_same_modules() -> None:
     """The three packages have the same modules, with the same public names, as after a plain import."""
     names = "fabric", "invoke", "paramiko"

@@ -14,7 +14,7 @@ import pytest
 from remote_agent.agent.spool import log
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.job import JobError
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from remote_agent.shared.report_ring import STOP, has_mark
 from remote_agent.slurm.allocation import allocation
 from remote_agent.slurm.allocation.allocation import Allocation

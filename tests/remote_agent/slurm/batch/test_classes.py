@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from remote_agent.slurm.batch.classes import (
     DEFAULT,
     Lasting,

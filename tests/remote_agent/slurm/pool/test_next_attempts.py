@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.slurm.pool.next_attempts import agree, follows, make_next, next_id
 from remote_agent.slurm.pool.pool import Pool
 from remote_agent.slurm.shared_disk.shared_files import SharedFiles
