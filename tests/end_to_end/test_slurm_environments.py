@@ -64,6 +64,35 @@ def test_an_environment_is_built_once_and_all_allocations_have_it(cluster: Slurm
     check_nothing_left(cluster)
 
 
+@pytest.mark.parametrize("state", ["sending", "building"])
+def test_a_link_that_is_lost_on_the_way_to_an_environment(cluster: SlurmCluster, lock: str, tmp_path: Path, state: str):
+    """It is made over the next link, and jobs start once, when it is there. Nothing of the first try is left in the way."""
+    before = len(allocations(cluster))
+    spec = cluster.login.spec(slurm={}, workdir=f"/home/runner/{state}")
+    seen: list[events.Event] = []
+    killed: list[int] = []
+
+    def watch(event: events.Event) -> None:
+        seen.append(event)
+        if isinstance(event, events.EnvironmentChanged) and event.state == state and not killed:
+            killed.append(cluster.login.kill_sessions())
+
+    configs: list[dict[str, Any]] = [{"modules": ["greeter", "punct"]} for _ in range(2)]
+    returns = launcher.multirun(
+        TASK, configs, hosts=[spec], folder=tmp_path / "out", observers=[watch], environment=lock
+    )
+    assert len(killed) == 1
+    assert killed[0]
+    assert [one.error for one in returns] == [None] * 2
+    assert any(isinstance(event, events.HostUnknown) for event in seen), "the link was lost"
+    (key,) = {event.key for event in seen if isinstance(event, events.EnvironmentReady)}
+    assert all(one.return_value["prefix"].endswith(f"/envs/{key}") for one in returns)
+    envs = cluster.login.home / state / "cache" / "envs"
+    assert sorted(one.name for one in envs.iterdir() if not one.name.startswith(".")) == [key]
+    assert len(allocations(cluster)) == before + 2
+    check_nothing_left(cluster)
+
+
 def test_an_environment_that_cannot_be_built_fails_before_slurm_is_asked(
     cluster: SlurmCluster, lock: str, tmp_path: Path
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import launcher
 from tests.end_to_end.test_slurm import allocations, balanced, check_nothing_left, login
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.gpus import TOOL, FalseGpus
-from tests.hosts.slurm import SlurmCluster, running_cluster
+from tests.hosts.slurm import SlurmCluster, ports_in_a_row, running_cluster
 from tests.remote_agent.agents import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -44,6 +46,23 @@ def test_a_job_of_several_nodes(cluster: SlurmCluster, tmp_path: Path):
     assert sorted(lines(cluster.login, "ran")) == ["0", "1"]
     balanced(cluster)
     assert len(allocations(cluster)) == 2
+    check_nothing_left(cluster)
+
+
+def test_the_example_of_ranks(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each of four processes on two nodes is there once, and rank 0 hears of all of them."""
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(Path(__file__).parents[2] / "examples" / "ranks.py", project)
+    monkeypatch.syspath_prepend(project)
+    train = importlib.import_module("ranks").train
+    with ports_in_a_row() as port:
+        found = launcher.run(
+            train, {"port": port}, host=login(cluster), resources={"nodes": 2, "tasks": 4}, folder=tmp_path / "out"
+        ).return_value
+    assert [one["rank"] for one in found] == [0, 1, 2, 3]
+    assert [one["local"] for one in found] == [0, 1, 0, 1]
+    assert len({one["node"] for one in found}) == 2
     check_nothing_left(cluster)
 
 
