@@ -47,6 +47,7 @@ DECIDE_NOTHING = {
 #: Modules that are tested under another name, mostly together with those that they work with: module -> test file below `tests`.
 TESTED_IN = {
     "launcher/agents/attempt_receiver.py": "launcher/agents/test_receiver.py",
+    "launcher/agents/link.py": "launcher/agents/test_connection.py",
     "launcher/agents/plan.py": "launcher/agents/test_connection.py",
     "launcher/agents/query.py": "launcher/cli/test_commands.py",
     "launcher/api.py": "launcher/session/test_session.py",
@@ -98,6 +99,7 @@ TESTED_IN = {
     "launcher/reproduce/from_files.py": "hydra/test_reproduce.py",
     "launcher/reproduce/from_journal.py": "hydra/test_reproduce.py",
     "launcher/reproduce/target.py": "hydra/test_reproduce.py",
+    "launcher/results/job_streams.py": "launcher/results/test_output_folder.py",
     "launcher/results/job_returns.py": "end_to_end/test_safe_results.py",
     "launcher/results/plain.py": "launcher/tables/test_table.py",
     "launcher/results/writing.py": "launcher/results/test_output_folder.py",

@@ -1,22 +1,34 @@
-"""The hosts that a command about what lies on hosts looks at, where the user names none: those of the runs in the index.
+"""The hosts that a command about what lies on hosts looks at, and asking them. If the user names none, they are those of the runs in the index.
 
 Rule: only a run that is the user's own says where to log in.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from launcher.errors import LauncherError
+from launcher.errors import HostError, LauncherError
 from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
+    from launcher.agents.query import AgentQuery
     from launcher.hosts.host_spec import HostSpec
     from launcher.runs.index import Entry
 
-__all__ = ["hosts_of_runs", "hosts_to_ask", "labels"]
+__all__ = ["ask", "ask_each", "hosts_of_runs", "hosts_to_ask", "labels"]
+
+_T = TypeVar("_T")
+
+
+class _Asked(Protocol):
+    """A host that a command asks, and what went wrong."""
+
+    spec: HostSpec
+    error: str
+
 
 #: What distinguishes two hosts of one name: the field, its name in the label, and what a missing value means.
 _PLACES = {
@@ -67,6 +79,24 @@ def _distinct(specs: Iterable[HostSpec]) -> list[HostSpec]:
     for spec in specs:
         found.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
     return list(found.values())
+
+
+def ask_each(question: Callable[[_T], None], hosts: Iterable[_T]) -> None:
+    """Ask hosts at once."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(question, hosts))
+
+
+def ask(host: _Asked, question: Callable[[AgentQuery], _T]) -> _T | None:
+    """Return what one host answers; None if it cannot be asked, and then it gets the error."""
+    from launcher.agents.query import AgentQuery
+
+    try:
+        with AgentQuery(host.spec, "clean") as query:
+            return question(query)
+    except HostError as error:
+        host.error = str(error)
+        return None
 
 
 def labels(specs: list[HostSpec]) -> list[str]:

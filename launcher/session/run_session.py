@@ -22,7 +22,7 @@ from launcher.engine.requests import QueuedJob
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.hosts.host_spec import HostSpec
 from launcher.results.job_returns import JobReturns
-from launcher.runs import cancel_requests
+from launcher.runs import cancel_requests, index
 from launcher.runs import record as run_record
 from launcher.session.hooks import RunHooks
 from launcher.session.jobs.arrivals import Arrivals
@@ -168,14 +168,12 @@ class RunSession:
         """What a notebook shows: how far the run is, and a table of its jobs."""
         if self._engine is None:
             return table_html(f"run {self.run_id}: it has not begun", (), ())
-        from launcher.runs import index
         from launcher.tables.notebook import run_html
         from launcher.tables.table import read_table
 
         return run_html(read_table(index.find(self.folder)))
 
     def _dataframe(self) -> Any:
-        from launcher.runs import index
         from launcher.tables.files import columns_of, dataframe
         from launcher.tables.table import read_table
 
@@ -400,7 +398,6 @@ class RunSession:
         """Send the trace of the run, if the user wants one, and the run has ended."""
         if not self.setup.options.otel or self.is_detached:
             return
-        from launcher.runs import index
         from launcher.tracing.sending import problem_of_sending
 
         problem = problem_of_sending(index.find(self.folder))

@@ -225,7 +225,7 @@ class JobRun:
             self.gate.call(int)  # raises the signals that came until now
             self._fire_start_hooks(context)
             if self.job_return.error is None:
-                args, kwargs = ((context.task_cfg,), {}) if context.call is None else self._arguments(context.call)
+                args, kwargs = ((context.task_cfg,), {}) if context.call is None else self.gate.call(context.call)
                 reports.let_stop(True)
                 value, raised = self.gate.call_task(self.task, args, kwargs)
                 reports.let_stop(False)
@@ -250,10 +250,6 @@ class JobRun:
                 else:
                     os.environ[name] = value
             del raised  # its traceback refers to this frame
-
-    def _arguments(self, load: Callable[[], Any]) -> Any:
-        """Return (args, kwargs) of a task with its own arguments."""
-        return self.gate.call(load)
 
     def _fire_start_hooks(self, context: JobContext) -> None:
         if not self.callbacks.has("on_job_start"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from launcher.util.frozen import frozen
 
-__all__ = ["FunctionText", "NotInTheText", "defines_class", "read_function"]
+__all__ = ["FunctionText", "NotInTheText", "defines_class", "names_of_hydra", "read_function"]
 
 #: The parameters of `hydra.main`, in order.
 _OF_MAIN = ("config_path", "config_name", "version_base")
@@ -76,7 +76,7 @@ class _Text:
         self._file = file
         self._module = module
         self._tree = _parsed(file)
-        self._hydras, self._mains = _names_of_hydra(self._tree)
+        self._hydras, self._mains = names_of_hydra(self._tree)
         self._functions = {node.name: node for node in self._tree.body if isinstance(node, _Function)}
 
     def function(self, name: str | None) -> FunctionText:
@@ -150,7 +150,7 @@ class _Text:
         return False
 
 
-def _names_of_hydra(tree: ast.Module) -> tuple[set[str], set[str]]:
+def names_of_hydra(tree: ast.Module) -> tuple[set[str], set[str]]:
     """The names that mean the package `hydra`, and those that mean `hydra.main`."""
     hydras, mains = set(), set()
     for node in ast.walk(tree):

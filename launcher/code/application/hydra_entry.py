@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.code.application.application_text import names_of_hydra
 from launcher.code.application.functions import innermost
 from launcher.errors import UsageError
 from launcher.util.frozen import frozen
@@ -102,7 +103,8 @@ def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
         return None
     source = Path(file).read_text(encoding="utf-8", errors="replace")
     calls_it = _calls_hydra(source)
-    if not calls_it and not any(entry_of(value) is not None for value in _functions_of(module)):
+    functions = [one for one in list(vars(module).values()) if _may_be_function(one)]
+    if not calls_it and not any(entry_of(value) is not None for value in functions):
         return None
     name = os.path.basename(file)
     try:
@@ -237,12 +239,7 @@ def _calls_hydra(source: str) -> bool:
         tree = ast.parse(source)
     except SyntaxError:
         return False
-    hydras, mains = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            hydras |= {one.asname or one.name for one in node.names if one.name == "hydra"}
-        elif isinstance(node, ast.ImportFrom) and node.module in ("hydra", "hydra.main"):
-            mains |= {one.asname or one.name for one in node.names if one.name == "main"}
+    hydras, mains = names_of_hydra(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             of_hydra = node.attr == "main" and isinstance(node.value, ast.Name) and node.value.id in hydras
@@ -251,10 +248,6 @@ def _calls_hydra(source: str) -> bool:
         elif isinstance(node, ast.Name) and node.id in mains:
             return True
     return False
-
-
-def _functions_of(module: types.ModuleType) -> list[Any]:
-    return [one for one in list(vars(module).values()) if _may_be_function(one)]
 
 
 def _may_be_function(value: Any) -> bool:

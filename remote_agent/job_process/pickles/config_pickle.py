@@ -28,7 +28,8 @@ def rewrite_config_pickle(callbacks: Callbacks, folder: str, host_output_dir: st
         host_output_dir: the job's output directory on this host. A file with another one is not changed.
         output_dir, cwd: what `hydra.runtime` is to say instead.
     """
-    if output_dir == host_output_dir or not any(_is_writer(entry.instance) for entry in callbacks):
+    classes = {cls.__name__ for entry in callbacks for cls in type(entry.instance).__mro__}
+    if output_dir == host_output_dir or _WRITER not in classes:
         return
     path = os.path.join(folder, _NAME)
     try:
@@ -39,10 +40,6 @@ def rewrite_config_pickle(callbacks: Callbacks, folder: str, host_output_dir: st
         _write(path, _dumped(_with_folders(config, output_dir, cwd)))
     except Exception as error:  # noqa: BLE001 - a callback may have written anything, and a user's object may raise anything
         logger.warning("%s keeps this host's folders: %s: %s", path, type_name(error), safe_text(error))
-
-
-def _is_writer(instance: Any) -> bool:
-    return any(cls.__name__ == _WRITER for cls in type(instance).__mro__)
 
 
 def _with_folders(config: Any, output_dir: Any, cwd: Any) -> Any:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.agents import connection, facts, receiver
+from launcher.agents import facts, receiver
+from launcher.agents.link import MAX_REPLIES
 from launcher.agents.plan import Blob
 from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
@@ -198,7 +199,7 @@ class TestInvalidFrames:
             ({"value": {**part(b"value"), "offset": -1}}, b"value"),
             ({"value": part(b"value"), "codec": 5}, b"value"),
             ({"value": part(b"value"), "cfg": part(b"x", 5)}, b"value"),
-            ({"value": part(b"value" * connection.MAX_REPLIES)}, b""),
+            ({"value": part(b"value" * MAX_REPLIES)}, b""),
         ],
     )
     def test_a_result_that_differs_from_its_description_is_no_success(self, link, parts, payload):

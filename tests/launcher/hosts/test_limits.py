@@ -17,6 +17,7 @@ import pytest
 
 from launcher import events
 from launcher.agents import connection, facts
+from launcher.agents import link as agents_link
 from launcher.agents.gpus import read_gpus
 from launcher.agents.host_use import read_use
 from launcher.agents.query import AgentQuery
@@ -236,23 +237,14 @@ def test_links_that_break_the_protocol(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @holds("replies")
-def test_replies_that_nobody_takes(tmp_path: Path) -> None:
+def test_replies_that_nobody_takes() -> None:
     """The host is refused before they gather here."""
-    assert CAPS["replies"].limit == connection.MAX_REPLIES
-    session = connection.AgentConnection(
-        "h",
-        None,
-        None,
-        None,
-        None,
-        None,
-        tmp_path,
-        "c",  # type: ignore[arg-type]
-    )
+    assert CAPS["replies"].limit == agents_link.MAX_REPLIES
+    made = agents_link.Link("h", None)  # type: ignore[arg-type]
     for _ in range(CAPS["replies"].limit):
-        session._reply(b"")
+        made.reply(b"")
     with pytest.raises(AgentError, match="without reading the answers"):
-        session._reply(b"")
+        made.reply(b"")
 
 
 # -- the host ------------------------------------------------------------------------------------------------------
