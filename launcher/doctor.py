@@ -110,12 +110,7 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
         return
     if spec.slurm is not None:
         yield _ok("slurm", "one job is queued now, as a run would queue it; this goes on when it has run on a node")
-    yield from _run_probe(spec, options, bundle, lock if planned else None, gpus)
-    if waiting:
-        yield _ok(
-            "warm starts",
-            f"{len(waiting)} {'process waits' if len(waiting) == 1 else 'processes wait'} for the next run",
-        )
+    yield from _run_probe(spec, options, bundle, lock if planned else None, gpus, len(waiting))
 
 
 def _ok(name: str, detail: str) -> Step:
@@ -176,12 +171,13 @@ def _number(host: str, found: Mapping[str, Any], name: str) -> int:
 
 
 def _run_probe(
-    spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | None, gpus: GpuList | None
+    spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | None, gpus: GpuList | None, waiting: int
 ) -> Iterator[Step]:
     """Run one job that reports what it finds on the host; yield the steps from the agent's welcome on.
 
     Args:
         lock: of an environment that is there; the job runs in it.
+        waiting: how many processes wait there for the next run.
     """
     seen: list[events.Event] = []
     with tempfile.TemporaryDirectory(prefix="launcher-doctor-") as folder:
@@ -209,6 +205,7 @@ def _run_probe(
     yield from _agent_steps(seen, bundle, spec, gpus, told=returned.error.message if returned.error else None)
     if found is not None:
         yield from _environment_steps(found, began, ended)
+        yield from _warm_steps(waiting, _why_cold(spec, options, found["cold"]))
     elif returned.error is None:
         yield Step(
             "environment",
@@ -229,6 +226,7 @@ def _answer(returned: JobReturn) -> dict[str, Any] | None:
         packages = {str(name): (str(one["version"]), bool(one["is_ours"])) for name, one in found["packages"].items()}
         return {
             **{name: str(found[name])[:1000] for name in ("python", "executable", "folder")},
+            "cold": str(found["cold"])[:1000],
             **{name: float(found[name]) for name in ("time", "free")},
             "packages": {name: {"version": version, "is_ours": ours} for name, (version, ours) in packages.items()},
         }
@@ -294,6 +292,32 @@ def _taken(gpu: HostGpu) -> str:
     if gpu.holder.run:
         return f"is leased to run {gpu.holder.run} of {gpu.holder.user}"
     return f"is taken by {gpu.holder.user}, and not for a run"
+
+
+def _why_cold(spec: HostSpec, options: LaunchConf, told: str) -> str:
+    """Why jobs of the next run would not start warm; empty if they may. `told`: what the host says for itself."""
+    if options.warm <= 0:
+        return "none is kept, because `warm` is 0"
+    if told:
+        return f"none is kept: {told}"
+    lines = [
+        name
+        for name, value in (
+            ("env", spec.env or options.env),
+            ("forward_env", options.forward_env),
+            ("setup", spec.setup or options.setup),
+        )
+        if value
+    ]
+    return f"jobs have none, because of `{lines[0]}`; the agent may" if lines else ""
+
+
+def _warm_steps(waiting: int, why: str) -> Iterator[Step]:
+    """What waits for the next run, and why nothing would."""
+    number = f"{waiting} {'process waits' if waiting == 1 else 'processes wait'} for the next run" if waiting else ""
+    detail = "; ".join(part for part in (number, why) if part)
+    if detail:
+        yield _ok("warm starts", detail)
 
 
 def _environment_steps(found: dict[str, Any], began: float, ended: float) -> Iterator[Step]:

@@ -18,11 +18,13 @@ _PACKAGES = ("cloudpickle", "omegaconf", "hydra")
 
 def probe(config: Any) -> Dict[str, Any]:
     """Return plain data: `python`, `executable`, `time` (seconds since the epoch), `free` (bytes), `folder`,
-    `packages`.
+    `packages`, `cold` (why nothing waits here for the next run; empty if something may).
 
     `packages` has the `version` of each name, and `is_ours` if it comes from the bundle because the environment has
     none.
     """
+    from remote_agent.agent.zygotes.warm import why_none_now
+
     job = current_job()
     folder = job.output_dir if job is not None else os.getcwd()
     return {
@@ -31,6 +33,7 @@ def probe(config: Any) -> Dict[str, Any]:
         "time": time.time(),
         "folder": folder,
         "free": shutil.disk_usage(folder).free,
+        "cold": why_none_now(dict(os.environ)),
         "packages": {name: _package(name) for name in _PACKAGES},
     }
 

@@ -5,6 +5,7 @@ Rule: output that was copied back is in the job's output directory. The agent of
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,29 @@ if TYPE_CHECKING:
     from launcher.runs.journal import JournalReader
     from launcher.runs.status import JobStatusLine
 
-__all__ = ["STREAMS", "JobOutput"]
+__all__ = ["STREAMS", "Answer", "JobOutput"]
 
 STREAMS = ("stdout", "stderr")
 #: Bytes of a file that are read at once.
 _PIECE = 1 << 22
+
+
+class Answer(enum.Enum):
+    """What a host said when it was asked for output.
+
+    `WHOLE`: all that it has, or it did not have to be asked. `LOST`: not all; it is asked again. `NONE`: nothing, and it is asked no more. `NOT_ASKED`: it may
+    not be asked at all.
+    """
+
+    WHOLE = enum.auto()
+    LOST = enum.auto()
+    NONE = enum.auto()
+    NOT_ASKED = enum.auto()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the host is asked no more."""
+        return self in (Answer.NONE, Answer.NOT_ASKED)
 
 
 class JobOutput:
@@ -59,9 +78,8 @@ class JobOutput:
             raise UsageError(f"job {num} has no attempt {attempt}; its last attempt is {self._job.attempt}")
         self._have = dict.fromkeys(STREAMS, 0)
         self._talk: AgentQuery | None = None
-        self._is_silent = False
-        #: The host was asked last, and did not answer to the end.
-        self.is_unanswered = False
+        #: What the host said when it was asked last.
+        self.answer = Answer.WHOLE
         self.is_final = False
         #: The local files have more than what was read last.
         self.has_more = False
@@ -119,10 +137,10 @@ class JobOutput:
                 if not looked.stdout and not looked.stderr:
                     # The host has all of the output, and nobody has collected it yet: no more will come.
                     self.is_final = looked.state == "final"
-                    self.is_unanswered = False
+                    self.answer = Answer.WHOLE
                     return said
         except HostError:
-            self.is_unanswered = True
+            self.answer = Answer.LOST
             self.close()
             return said
 
@@ -131,11 +149,11 @@ class JobOutput:
         from launcher.runs import ownership
         from launcher.runs import record as run_record
 
-        if self._talk is not None or self._is_silent or not self._job.host:
+        if self._talk is not None or self.answer.is_last or not self._job.host:
             return self._talk
         if not ownership.is_ours(self._entry.folder):
             # The folder would choose which host to ask, and how to log in there.
-            self._give_up("this run is not known to be yours, so its host is not asked")
+            self._give_up(Answer.NOT_ASKED, "this run is not known to be yours, so its host is not asked")
             return None
         record = run_record.read(self._reader)
         spec = next(one for one in run_record.hosts_of(record, {}) if one.name == self._job.host)
@@ -143,19 +161,13 @@ class JobOutput:
             talk = AgentQuery(spec, "look", record.run)
             self._talk = talk.__enter__()
         except HostError as error:
-            self.is_unanswered = True
-            self._give_up(str(error))
+            self._give_up(Answer.NONE, str(error))
         return self._talk
 
-    def _give_up(self, problem: str) -> None:
+    def _give_up(self, answer: Answer, problem: str) -> None:
         """Ask the host no more, and say why, once. From then on only the local files are read."""
-        self._is_silent, self.problem = True, problem
+        self.answer, self.problem = answer, problem
         self._tell(problem)
-
-    @property
-    def is_unreachable(self) -> bool:
-        """Whether the host did not answer."""
-        return self._is_silent
 
     @property
     def folder(self) -> Path:

@@ -252,6 +252,8 @@ class Agent:
         if self._listener is not None:
             self._listener.tick(now)
         self._gpus.tick(now)
+        # Before the streams are looked at: files are not sent while anything else waits to be sent.
+        self._sync.tick(now)
         poll = now >= self._next_poll
         if poll:
             self._next_poll = now + 0.1
@@ -275,7 +277,6 @@ class Agent:
                 self.reports.read(attempt, now)
                 self.delivery.watch_streams(attempt)
         self._usage.tick(now)
-        self._sync.tick(now)
         self.reaper.sweep(now)
         alone = self.controller.seconds_alone(now)
         if alone is not None:

@@ -56,6 +56,7 @@ def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
     """Every step is shown; afterwards neither side has one more run than before."""
     runs_before = index.entries()
     first = steps_of(spec_of(server, slots=3))
+    first.pop("warm starts", None)  # a machine that has little memory free says so
     assert list(first) == [*WAY, "agent", "slots", "logout", "environment", "disk", "clock"]
     assert {step.outcome for step in first.values()} == {StepOutcome.OK}
     assert "sent now" in first["agent"].detail
@@ -82,7 +83,13 @@ def test_nothing_of_an_application_is_sent(server: DemoServer, tmp_path: Path, m
 @pytest.mark.slow
 def test_this_machine() -> None:
     """No login is needed, so there are no steps for one."""
-    assert list(steps_of(parse_host("local"))) == ["agent", "slots", "environment", "disk", "clock"]
+    assert [one for one in steps_of(parse_host("local")) if one != "warm starts"] == [
+        "agent",
+        "slots",
+        "environment",
+        "disk",
+        "clock",
+    ]
 
 
 @pytest.mark.slow
@@ -227,3 +234,40 @@ def test_the_command(server: DemoServer, tmp_path: Path, capsys: pytest.CaptureF
     assert (report["version"], report["exit_code"]) == (1, 0)
     assert [one["host"] for one in report["hosts"]] == ["local"]
     assert {step["outcome"] for step in report["hosts"][0]["steps"]} == {"ok"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variables", "options", "why"),
+    [
+        ({"SLURM_JOB_ID": "1"}, {}, "none is kept: this is a batch system's allocation"),
+        ({"HYDRA_REMOTE_LAUNCHER_NO_WARM": "1"}, {}, "none is kept: HYDRA_REMOTE_LAUNCHER_NO_WARM is set"),
+        ({}, {"warm": 0}, "none is kept, because `warm` is 0"),
+    ],
+)
+def test_why_nothing_is_kept_warm(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], options: dict[str, Any], why: str
+) -> None:
+    """In the words of the host, in one row."""
+    monkeypatch.delenv("HYDRA_REMOTE_LAUNCHER_NO_WARM", raising=False)  # of all tests; one of these sets it
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    step = steps_of(parse_host("local"), **options)["warm starts"]
+    assert (step.outcome, step.detail.endswith(why)) == (StepOutcome.OK, True), step.detail
+
+
+@pytest.mark.parametrize(
+    ("waiting", "fields", "told", "detail"),
+    [
+        (0, {}, "", None),
+        (1, {}, "", "1 process waits for the next run"),
+        (2, {}, "it has sbatch", "2 processes wait for the next run; none is kept: it has sbatch"),
+        (0, {"setup": ("module load cuda",)}, "", "jobs have none, because of `setup`; the agent may"),
+        (0, {"env": {"A": "1"}}, "", "jobs have none, because of `env`; the agent may"),
+    ],
+)
+def test_the_row_of_warm_starts(waiting: int, fields: dict[str, Any], told: str, detail: str | None) -> None:
+    """There is none where all is as usual and nothing waits."""
+    spec = HostSpec("gpu1", "gpu1", **fields)
+    rows = list(doctor._warm_steps(waiting, doctor._why_cold(spec, LaunchConf(), told)))
+    assert [one.detail for one in rows] == ([] if detail is None else [detail])

@@ -56,6 +56,13 @@ def why_none(environment: Dict[str, str]) -> str:
     return ""
 
 
+def why_none_now(environment: Dict[str, str]) -> str:
+    """Return why nothing would be left for the next run if one ended now; empty if something would."""
+    free = free_memory()
+    low = "{:.0%} of the memory is free, and at least {:.0%} must be".format(free, FREE_MEMORY)
+    return why_none(environment) or (low if free < FREE_MEMORY else "")
+
+
 def _may(spec: ZygoteSpec, environment: Dict[str, str]) -> bool:
     is_plain = not spec.setup and not spec.environ and spec.isolation != "spawn"
     return spec.warm > 0 and is_plain and not why_none(environment)

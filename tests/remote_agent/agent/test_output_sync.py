@@ -81,6 +81,18 @@ def test_nothing_is_sent_to_a_controller_that_does_not_ask(host: SteppedAgent) -
     assert host.agent._sync.thread is None
 
 
+def test_files_come_also_where_what_jobs_print_is_sent_as_it_comes(host: SteppedAgent) -> None:
+    """As with `launcher run`. The streams are looked at in each turn, and that is not what files wait for."""
+    peer = start(host, live=True)
+    (folder(host) / "log").write_text("one")
+    host.agent._sync._next = 0.0
+    for _ in range(20):
+        host.agent._next_poll = 0.0
+        host.agent._turn(0.05)
+        peer.hear()
+    assert [one["path"] for one in peer.all("synced")] == ["log"]
+
+
 def test_nothing_is_sent_between_looks(host: SteppedAgent) -> None:
     """The next one is due after the time that the controller said."""
     peer = start(host)

@@ -30,7 +30,7 @@ _Given = Annotated[
 
 
 @opt.takes_options(
-    "hosts_file", "python", "environment", "extras", "groups", "downloads", "setup", "workdir", "accept_new_host_keys", "ssh",
+    "hosts_file", "python", "environment", "extras", "groups", "downloads", "setup", "workdir", "accept_new_host_keys", "ssh", "warm",
 )  # fmt: skip
 def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
     """Check whether HOSTs can run jobs, step by step, and say what to do about those that cannot.

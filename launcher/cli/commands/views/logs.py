@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol, TextIO
 from launcher.cli import arguments, completion
 from launcher.cli.parameters import Argument, Option
 from launcher.errors import RunError, UsageError
-from launcher.terminal.job_output import STREAMS, JobOutput
+from launcher.terminal.job_output import STREAMS, Answer, JobOutput
 from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
             if not follow:
                 _check_answered(source)
                 return
-            if source.is_unreachable and not driver(source.folder):
+            if source.answer.is_last and not driver(source.folder):
                 raise RunError(
                     "no process drives the run, and its host does not answer; this is all the output that is here"
                 )
@@ -117,7 +117,7 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
 
 def _check_answered(source: JobOutput) -> None:
     """Raise a RunError if the host may have more of the output, and did not answer."""
-    if source.is_unanswered:
+    if source.answer in (Answer.LOST, Answer.NONE):
         raise RunError("its host did not answer; this is all the output that is here")
 
 

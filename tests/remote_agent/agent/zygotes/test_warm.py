@@ -286,3 +286,11 @@ def test_one_whose_socket_is_removed_ends(interpreters: WarmInterpreters, store:
     record = _left(interpreters, store, "app1")
     os.unlink(store.path(record.name, ".sock"))
     wait_until(lambda: not store.records(), "its end")
+
+
+@pytest.mark.parametrize(("free", "why"), [(0.19, "19% of the memory is free, and at least 20% must be"), (0.2, "")])
+def test_little_memory_is_told_with_its_numbers(monkeypatch: pytest.MonkeyPatch, free: float, why: str) -> None:
+    """What the machine is comes first."""
+    monkeypatch.setattr(warm, "free_memory", lambda: free)
+    assert warm.why_none_now({"PATH": ""}) == why
+    assert "allocation" in warm.why_none_now({"PATH": "", "SLURM_JOB_ID": "1"})
