@@ -23,6 +23,7 @@ from launcher.transports.factory import make_transport, ssh_options
 from launcher.transports.openssh import kept
 from tests.examples import load_profile
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
+from tests.leftovers import end_leftovers
 from tests.requirements import need_programs
 
 
@@ -67,6 +68,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         # A test that wants warm interpreters says so: others would find processes and files of tests before them.
         patch.setenv("HYDRA_REMOTE_LAUNCHER_NO_WARM", "1")
         yield
+        end_leftovers(f"XDG_CACHE_HOME={base / 'own-cache'}")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ Whenever one comes, hooks finish or fire later, everything is collected, and the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -119,8 +118,12 @@ def run(tmp_path: Path) -> Iterator[Run]:
         "interrupted",
         "failed",
     ):
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             made.attach()
+        except subprocess.TimeoutExpired:
+            made.started[-1].kill()
+            made.started[-1].wait()
+            raise
 
 
 Start = Callable[[Run, int], "subprocess.Popen[str]"]

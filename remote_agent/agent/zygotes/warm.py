@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import time
 from typing import Dict, List, Optional
 
@@ -89,6 +90,8 @@ class WarmInterpreters:
         self._store = WarmStore(cache)
         self._bundle = bundle
         self._has_tried = False
+        #: What was left for later runs. It outlives this process, so nobody here waits for its end.
+        self.left: List["subprocess.Popen[bytes]"] = []
 
     # -- taking one ----------------------------------------------------------------------------------------------
 
@@ -179,6 +182,7 @@ class WarmInterpreters:
             raise
         finally:
             sock.close()
+        self.left.append(process)
 
     def end_all(self) -> None:
         """End all on this host, because the user has stopped a run."""

@@ -52,9 +52,13 @@ def store(short_folder: Path) -> Iterator[WarmStore]:
 
 
 @pytest.fixture
-def interpreters(short_folder: Path) -> WarmInterpreters:
+def interpreters(short_folder: Path, store: WarmStore) -> Iterator[WarmInterpreters]:
     """Those of an agent of that host."""
-    return WarmInterpreters(str(short_folder), str(ROOT))
+    made = WarmInterpreters(str(short_folder), str(ROOT))
+    yield made
+    for process in made.left:
+        process.kill()
+        process.wait()
 
 
 def test_what_is_not_the_process_s_own_does_not_change_its_key() -> None:

@@ -23,6 +23,13 @@ from tests.launcher.transports.links import (
 )
 
 
+@pytest.fixture(scope="module")
+def with_several_keys() -> Iterator[DemoServer]:
+    """A server of three key types. Making an RSA key takes longer than a connection."""
+    with DemoServer(key_types=("ssh-ed25519", "ecdsa-sha2-nistp384", "ssh-rsa")) as server:
+        yield server
+
+
 @BOTH_WAYS
 class TestHostKeys:
     """Host keys are verified before anything else is sent."""
@@ -157,12 +164,6 @@ class TestHostKeys:
         transport = SshTransport("gpu1", options(server))
         assert read_all(transport.open("echo in")) == b"in\n"
         transport.close()
-
-    @pytest.fixture(scope="class")
-    def with_several_keys(self) -> Iterator[DemoServer]:
-        """Making an RSA key takes longer than a connection."""
-        with DemoServer(key_types=("ssh-ed25519", "ecdsa-sha2-nistp384", "ssh-rsa")) as server:
-            yield server
 
     @pytest.mark.parametrize("known", [0, 1, 2])
     def test_a_host_with_several_keys_is_asked_for_the_known_one(
