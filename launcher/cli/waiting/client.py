@@ -43,6 +43,8 @@ def serve_if_waiting() -> None:
     STARTED.update(path=list(sys.path), facts=facts())
     if sys.argv[1:2] == [] or sys.argv[1] not in COMMANDS or not may_wait(os.environ):
         return
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        return  # one is closed, and what is opened next would be taken for it
     for path in _sockets(_folder()):
         _ask(path)
 

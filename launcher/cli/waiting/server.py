@@ -128,12 +128,14 @@ class WaitingCommand:
                 sock.settimeout(_PATIENCE)
                 asked = self.granted(sock)
                 process = os.pidfd_open(asked.pid)
-                if os.fork() == 0:
+                fork = os.fork()
+                if fork == 0:
                     listener.close()
                     os.close(leader)
                     # In the fork of the fork this returns, and only there.
                     return keep_company(sock, asked.request, asked.fds, asked.pid, process)
                 os.close(process)
+                print(f"process {fork} has forked a command", file=sys.stderr, flush=True)
             except (OSError, Refused) as error:
                 print(f"no process was forked: {error}", file=sys.stderr, flush=True)
             for fd in asked.fds if asked is not None else ():

@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["at_start", "import_recording"]
 
 #: Read by Python, the C library, its memory allocator and OpenSSL, before or while anything is imported.
-_BEGINNINGS = ("PYTHON", "LC_", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "SSL_", "OMP_", "OPENBLAS_", "MKL_")
+_BEGINNINGS = ("PYTHON", "LC_", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_")
 _NAMES = frozenset({"LANG", "LANGUAGE", "HOME", "LOCPATH", "NLSPATH", "GCONV_PATH", "TZDIR"})
 
 
@@ -52,7 +52,8 @@ def import_recording(modules: Sequence[str]) -> frozenset[str] | None:
             with contextlib.suppress(ImportError):  # the command that needs it says so
                 importlib.import_module(name)
     finally:
+        # They may have set some.
         content.clear()
-        content.update(recorded)
+        content.update(dict.items(recorded))
         os.environ._data = content  # type: ignore[attr-defined]  # noqa: SLF001
     return None if recorded.is_all else frozenset(recorded.read)
