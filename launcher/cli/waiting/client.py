@@ -31,6 +31,7 @@ STARTED: dict[str, Any] = {}
 #: Seconds for the process to answer.
 _PATIENCE = 2.0
 _ANSWER = 64
+_PLATFORM: str = sys.platform
 
 
 def facts() -> tuple[Any, ...]:
@@ -51,7 +52,7 @@ def serve_if_waiting() -> None:
 
 def may_wait(environment: Any) -> bool:
     """Whether this may be a command that is served, or leaves a process."""
-    if sys.platform != "linux" or environment.get(NO_WARM) or "_LAUNCHER_COMPLETE" in environment:
+    if _PLATFORM != "linux" or environment.get(NO_WARM) or "_LAUNCHER_COMPLETE" in environment:
         return False
     # The first process of a session cannot leave its process group, and nobody comes after it.
     return os.getsid(0) != os.getpid() and os.getuid() == os.geteuid()
@@ -97,15 +98,16 @@ def _ask(path: str) -> None:
     try:
         sock.settimeout(_PATIENCE)
         _connect(sock, path)
-        peer = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        peer = sock.getsockopt(_socket.SOL_SOCKET, getattr(_socket, "SO_PEERCRED", 0), 12)
         if int.from_bytes(peer[4:8], sys.byteorder) == os.geteuid():
             _send(sock, [0, 1, 2, lifeline])
             pid, group = (int(text) for text in word(sock).removeprefix("y").split(","))
-            from launcher.cli.waiting.follow import follow, step_aside
+            assert sys.platform == "linux"
+            from launcher.cli.waiting import follow
 
-            fork = step_aside(sock, pid, group)
+            fork = follow.step_aside(sock, pid, group)
             if fork is not None:
-                follow(sock, fork)
+                follow.follow(sock, fork)
     except (OSError, ValueError):
         return  # nothing was done: the command starts here, as without it
     finally:

@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Who checks types need not look at the rest for another system.
+assert sys.platform == "linux"
+
 __all__ = ["PASSED_ON", "follow", "step_aside", "take_pending"]
 
 #: What reaches this process and would have reached the command. SIGKILL needs no passing on, and SIGSTOP cannot be.

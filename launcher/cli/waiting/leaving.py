@@ -31,7 +31,6 @@ _PACKAGES = frozenset(
 )
 #: What the commands need that it serves, beside what a run has imported.
 _ALWAYS = (
-    "hydra_plugins.hydra_remote_launcher._command",
     "launcher.cli.main",
     "launcher.cli.commands.run",
     "launcher.cli.commands.views.runs",
@@ -41,10 +40,14 @@ _ALWAYS = (
     "launcher.runs.journal",
     "launcher.runs.status",
 )
-_PROGRAM = (
-    "import ast,sys;cache,name,idle,path,expected,modules=ast.literal_eval(sys.stdin.read());sys.path[:]=path;"
-    "from launcher.cli.waiting.server import main;main(cache,name,idle,path,expected,modules)"
-)
+_PROGRAM = """\
+import ast, sys
+cache, name, idle, sys.path[:], expected, modules = ast.literal_eval(sys.stdin.read())
+from launcher.cli.waiting.server import main
+if main(cache, name, idle, list(sys.path), expected, modules):
+    from launcher.cli.main import main as command
+    command()
+"""
 
 
 def leave(idle: float) -> None:

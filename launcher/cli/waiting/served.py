@@ -19,8 +19,11 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from launcher.cli.waiting.client import word
-from launcher.cli.waiting.follow import PASSED_ON, take_pending
+# Who checks types need not look at the rest for another system.
+assert sys.platform == "linux"
+
+from launcher.cli.waiting.client import word  # noqa: E402 - see above
+from launcher.cli.waiting.follow import PASSED_ON, take_pending  # noqa: E402 - see above
 
 __all__ = ["Request", "hear", "keep_company"]
 
@@ -133,7 +136,7 @@ def _open_streams() -> None:
         binary.raw.name = f"<{name}>"
         is_line = os.isatty(fd) or name == "stderr"
         newline = None if name == "stdin" else "\n"
-        stream = io.TextIOWrapper(binary, before.encoding, before.errors, newline, line_buffering=is_line)
+        stream: Any = io.TextIOWrapper(binary, before.encoding, before.errors, newline, line_buffering=is_line)
         stream.mode = mode
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

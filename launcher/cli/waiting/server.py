@@ -20,12 +20,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from launcher.cli.waiting.client import STARTED, facts, may_wait
-from launcher.cli.waiting.served import Request, hear, keep_company
-from launcher.cli.waiting.variables import at_start, import_recording
-from remote_agent.system.inherited import FREE_MEMORY, free_memory, inherited
-from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of
-from remote_agent.system.warm_store import WarmStore, peer_of
+# Who checks types need not look at the rest for another system.
+assert sys.platform == "linux"
+
+from launcher.cli.waiting.client import STARTED, facts, may_wait  # noqa: E402 - see above
+from launcher.cli.waiting.served import Request, hear, keep_company  # noqa: E402 - see above
+from launcher.cli.waiting.variables import at_start, import_recording  # noqa: E402 - see above
+from remote_agent.system.inherited import FREE_MEMORY, free_memory, inherited  # noqa: E402 - see above
+from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of  # noqa: E402 - see above
+from remote_agent.system.warm_store import WarmStore, peer_of  # noqa: E402 - see above
 
 __all__ = ["Refused", "WaitingCommand", "main", "receive"]
 
@@ -79,7 +82,7 @@ class WaitingCommand:
     def wait(self) -> Request | None:
         """Wait and fork. Returns None at the end of the waiting, and, in each fork, what its command is."""
         self.stamps = stamps_of(loaded_files())
-        leader: int = os.pidfd_open(os.getsid(0))
+        leader = os.pidfd_open(os.getsid(0))
         gc.collect()
         gc.freeze()
         listener, inode = self._store.listen(self._name)
@@ -93,11 +96,11 @@ class WaitingCommand:
                     return None
                 _reap()
                 left = max(0.0, min(deadline - time.monotonic(), _LOOK_EVERY))
-                ready: list[Any] = select.select([listener, leader], [], [], left)[0]
+                ready = select.select([listener.fileno(), leader], [], [], left)[0]
                 if leader in ready:
                     print("the process ends: its session has ended", file=sys.stderr, flush=True)
                     return None
-                if listener in ready:
+                if listener.fileno() in ready:
                     request = self._accept(listener, leader)
                     if request is not None:
                         return request
@@ -283,8 +286,8 @@ def _reap() -> None:
             pass
 
 
-def main(cache: str, name: str, idle: float, path: Sequence[str], expected: object, modules: Sequence[str]) -> None:
-    """Be the process; in a fork, be the command.
+def main(cache: str, name: str, idle: float, path: Sequence[str], expected: object, modules: Sequence[str]) -> bool:
+    """Be the process. Returns True in each fork that is to be a command, and False at the end of the waiting.
 
     Args:
         expected: the `facts` of the commands that it is for.
@@ -297,16 +300,15 @@ def main(cache: str, name: str, idle: float, path: Sequence[str], expected: obje
     store = WarmStore(cache)
     if facts() != expected:
         store.remove(name)
-        return
+        return False
     with _ended(store, name):
         read = import_recording(modules)
         request = WaitingCommand(store, name, idle, path, read).wait()
-    if request is not None:
-        STARTED.update(path=path, facts=expected, by=name)
-        from hydra_plugins.hydra_remote_launcher._command import command
-
-        hear(request)
-        command()
+    if request is None:
+        return False
+    STARTED.update(path=path, facts=expected, by=name)
+    hear(request)
+    return True
 
 
 @contextlib.contextmanager
