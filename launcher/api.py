@@ -15,11 +15,11 @@ from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.transports.early_connections import EarlyConnections
 from launcher.util.text.quoting import shown
+from remote_agent.job import JobReturn
 
 if TYPE_CHECKING:
     from launcher.results.job_returns import JobReturns
     from launcher.session.session import Observer
-    from remote_agent.job import JobReturn
 
 __all__ = ["multirun", "run"]
 

@@ -13,29 +13,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from launcher.code import known_imports
-from launcher.code.application import is_class_in_text, load_application, read_application
-from launcher.code.foreign_imports import is_foreign_failure
-from launcher.code.snapshot import take
-from launcher.code.task import as_main
+from launcher.code.application import known_imports
+from launcher.code.application.application import Application, is_class_in_text, load_application, read_application
+from launcher.code.application.foreign_imports import is_foreign_failure
+from launcher.code.application.task import as_main
+from launcher.code.files.snapshot import Snapshot, take
 from launcher.errors import ConfigError, LauncherError, UsageError
+from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.setup.callbacks import build_callbacks, callback_nodes, only_on_hosts
 from launcher.setup.import_memory import import_key, why_import_here
 from launcher.setup.kinds.plain_app import PlainAppSetup, script_of_app
+from launcher.setup.kinds.run_setup import RunSetup
 from launcher.util.frozen import frozen
+from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal
 
 if TYPE_CHECKING:
-    from launcher.code.application import Application
-    from launcher.code.snapshot import Snapshot
     from launcher.config.hydra import HydraComposition
-    from launcher.hosts.host_spec import HostSpec
     from launcher.session.session import Session
-    from launcher.setup.kinds.run_setup import RunSetup
-    from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["AppRun", "load_callback", "prepare", "prepare_named"]
 

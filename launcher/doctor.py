@@ -12,10 +12,12 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher import events
+from launcher.agents.gpus import GpuList, HostGpu
 from launcher.agents.query import AgentQuery
+from launcher.environments.lock import Lock
 from launcher.errors import AgentError, HostError, InventoryError, PackagesError
 from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
@@ -27,11 +29,7 @@ from launcher.transports.choice import choose
 from launcher.transports.factory import ssh_options
 from launcher.transports.ssh import config
 from launcher.util.text.quantities import size
-
-if TYPE_CHECKING:
-    from launcher.agents.gpus import GpuList, HostGpu
-    from launcher.environments.lock import Lock
-    from remote_agent.job import JobReturn
+from remote_agent.job import JobReturn
 
 __all__ = ["Step", "StepOutcome", "examine"]
 

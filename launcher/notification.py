@@ -90,7 +90,7 @@ class NotifyCallback(Callback):
 
     def _tell(self, folder: str) -> None:
         table = read_table(index.find(Path(folder).absolute()))
-        if not self._is_asked(table):
+        if "ended" not in self.events and not table.status.failed:
             return
         title, body = message_of(table, self.sort)
         service, addresses = self._service()
@@ -114,9 +114,6 @@ class NotifyCallback(Callback):
         if not (answers and answers[0]):
             why = _without_secrets("; ".join(told[:5]), addresses) or "a service did not take it"
             raise LauncherError(f"the message was not sent to all services: {why}")
-
-    def _is_asked(self, table: Table) -> bool:
-        return "ended" in self.events or bool(table.status.failed)
 
     def _service(self) -> tuple[Any, list[str]]:
         """Return apprise with all addresses, and the addresses.

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import events
+from launcher.environments.lock import Lock
 from launcher.errors import RunInterrupted, UsageError
+from launcher.hosts.host_spec import HostSpec
+from launcher.options import LaunchConf
 from launcher.runs import index as run_index
 from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.environments import locks_of
 from launcher.setup.kinds.probe import ProbeSetup
+from launcher.transports.early_connections import EarlyConnections
 
 if TYPE_CHECKING:
-    from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
-    from launcher.hosts.host_spec import HostSpec
-    from launcher.options import LaunchConf
-    from launcher.transports.early_connections import EarlyConnections
 
 __all__ = ["PreparedHost", "build_environments", "locks_for"]
 

@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from remote_agent.callbacks.base import Callback as Callback
-    from remote_agent.callbacks.builtin import LogJobReturnCallback as LogJobReturnCallback
-    from remote_agent.callbacks.builtin import PickleJobInfoCallback as PickleJobInfoCallback
-    from remote_agent.callbacks.composite import Callbacks as Callbacks
-    from remote_agent.job import JobError as JobError
-    from remote_agent.job import JobReturn as JobReturn
-    from remote_agent.job import JobStatus as JobStatus
-    from remote_agent.job import RemoteJobError as RemoteJobError
-    from remote_agent.job import ResourcesUsed as ResourcesUsed
-    from remote_agent.job_process.current import CurrentJob as CurrentJob
-    from remote_agent.job_process.current import EarlierAttempt as EarlierAttempt
-    from remote_agent.job_process.current import current_job as current_job
-    from remote_agent.job_process.reports import StopRequested as StopRequested
-    from remote_agent.job_process.reports import report as report
+    from remote_agent.callbacks.base import Callback
+    from remote_agent.callbacks.builtin import LogJobReturnCallback, PickleJobInfoCallback
+    from remote_agent.callbacks.composite import Callbacks
+    from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError, ResourcesUsed
+    from remote_agent.job_process.current import CurrentJob, EarlierAttempt, current_job
+    from remote_agent.job_process.reports import StopRequested, report
 
 _CONTENTS = {
     "Callback": "remote_agent.callbacks.base",

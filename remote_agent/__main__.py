@@ -65,7 +65,7 @@ def main(arguments: Optional[List[str]] = None, control: Optional[socket.socket]
         if role == "serve":
             return _serve(run, host, workdir, options)
         if role == "allocation":
-            from remote_agent.slurm.beginning import begin_allocation
+            from remote_agent.slurm.allocation.beginning import begin_allocation
 
             return begin_allocation(run, host, workdir, _bundle(), options)
         if role == "connect" and options.get("batch") == "slurm":
@@ -343,9 +343,9 @@ def _serve_forks(options: Dict[str, str]) -> int:
 
 def _submit(run: str, host: str, workdir: Optional[str], umask: int) -> int:
     """Be the submitter of a run on this login node."""
-    from remote_agent.slurm.batch_slurm import Slurm
-    from remote_agent.slurm.submitter import Submitter
-    from remote_agent.slurm.turns import TurnTaken
+    from remote_agent.slurm.batch.batch_slurm import Slurm
+    from remote_agent.slurm.shared_disk.turns import TurnTaken
+    from remote_agent.slurm.submitter.submitter import Submitter
 
     try:
         submitter = Submitter(run, host, folders(run, host, workdir), _bundle(), umask, Slurm())
@@ -363,13 +363,13 @@ def _look_at_cluster(run: str, host: str, workdir: Optional[str]) -> int:
     spool = spool_folder(run, host, workdir)
     if not os.path.isdir(spool):
         return _no_agent()
-    from remote_agent.slurm.looking import serve_looking
+    from remote_agent.slurm.pool.looking import serve_looking
 
     return serve_looking(run, host, spool)
 
 
 def _cluster_states(run: str, host: str, spool: str) -> Dict[str, Dict[str, Any]]:
-    from remote_agent.slurm.looking import Looking
+    from remote_agent.slurm.pool.looking import Looking
 
     return Looking(run, host, spool).states()
 

@@ -16,12 +16,12 @@ from remote_agent.job import JobError
 from remote_agent.job_process.run import JobRun
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import FromJob
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.job import ForkSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import traceback_text
-from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
+from remote_agent.zygote.imports.prepare import Unusable, as_unusable, prepare
 
 __all__ = ["main"]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hypothesis import settings
 from omegaconf.basecontainer import BaseContainer
 
 from launcher.demo.server import DemoServer
@@ -22,20 +21,20 @@ from launcher.hosts.host_spec import HostSpec
 from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport, ssh_options
 from launcher.transports.openssh import kept
+from tests.examples import load_profile
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.requirements import need_programs
 
-#: Tests that say no number of examples of their own make a hundred where nothing may be missing, and fewer elsewhere.
-settings.register_profile("quick", max_examples=30)
 
-
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What the tests start hears these signals; under `nohup`, or in a script's background, they would be ignored for good."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Each process of the run reads all test files. Compiling them takes three times as long as all else there, so it is kept.
     sys.dont_write_bytecode = False
-    settings.load_profile("default" if os.environ.get("LAUNCHER_TESTS_NEED_ALL") else "quick")
+    # Whatever is made until all tests are collected stays: looking for garbage among it is a fifth of the work.
+    gc.disable()
+    load_profile(config)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
@@ -49,6 +48,7 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays: a garbage collection in a test need not look through five thousand tests each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

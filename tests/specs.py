@@ -8,8 +8,8 @@ from typing import Any
 import cloudpickle
 
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
-from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.zygote import ControllerFacts, ZygoteSpec
 
 __all__ = ["DONE", "FAILED", "controller_facts", "envelope", "job_spec", "zygote_spec"]
 

@@ -25,9 +25,11 @@ __all__ = ["OnTerminal", "answered", "on_terminal"]
 class OnTerminal:
     """What it wrote, and how it ended."""
 
-    def __init__(self, process: subprocess.Popen[bytes], master: int, rows: int, columns: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], master: int, rows: int, columns: int, mode: list[Any]) -> None:
         self.process = process
         self._master = master
+        #: The terminal's mode before the command was started, which may change it at any time.
+        self.mode_before = mode
         self.seen = b""
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
@@ -112,6 +114,7 @@ def on_terminal(
         environment.pop(name, None)
     if is_own:
         command = [sys.executable, "-c", _OWN_TERMINAL, *command]
+    mode = termios.tcgetattr(slave)
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdin=slave, stdout=slave if stdout is None else stdout, stderr=slave
     )
@@ -119,7 +122,7 @@ def on_terminal(
     guard = threading.Timer(90, process.send_signal, [signal.SIGKILL])
     guard.start()
     try:
-        yield OnTerminal(process, master, rows, columns)
+        yield OnTerminal(process, master, rows, columns, mode)
     finally:
         guard.cancel()
         process.kill()

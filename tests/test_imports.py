@@ -130,10 +130,10 @@ def test_a_session_imports_only_what_every_run_needs() -> None:
     folders = ("cli", "demo", "display", "environments", "live", "reproduce", "transports.ssh", "transports.openssh")
     modules = (
         "launcher.agents.environment",
-        "launcher.code.application",
-        "launcher.code.application_text",
-        "launcher.code.known_imports",
-        "launcher.code.missing_modules",
+        "launcher.code.application.application",
+        "launcher.code.application.application_text",
+        "launcher.code.application.known_imports",
+        "launcher.code.files.missing_modules",
         "launcher.config.interpolations",
         "launcher.serialization.diagnosis",
         "launcher.transports.local",

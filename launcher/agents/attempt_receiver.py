@@ -8,6 +8,8 @@ ends. If it can never be written, the job fails.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 
@@ -33,6 +36,8 @@ __all__ = ["AttemptReceiver"]
 
 #: How many names are shown of what still ran in a job's process when it was killed.
 _MAX_RUNNING = 40
+#: How many files an answer names. Their paths have up to 4,000 characters.
+_HELD = 100
 
 
 class AttemptReceiver:
@@ -49,8 +54,10 @@ class AttemptReceiver:
         tell: Callable[[facts.Fact], None],
         folder_of: Callable[[str, str], OutputFolder | None],
         results: Path,
+        send: Callable[[bytes], None],
     ) -> None:
         self.host = host
+        self._send = send
         self._plan = plan
         self._tell = tell
         self._folder_of = folder_of
@@ -60,6 +67,8 @@ class AttemptReceiver:
         self._is_syncing = True
         #: The folder for which such a file came last.
         self._syncing: OutputFolder | None = None
+        #: Attempts that have asked what is here of their files.
+        self._asked: set[str] = set()
         self._arriving: dict[str, ResultFile] = {}
         self._folders: dict[str, OutputFolder] = {}
         #: Attempts whose folder cannot be written here, which the decider knows.
@@ -143,6 +152,42 @@ class AttemptReceiver:
 
         if self._is_syncing:
             self._write(header["attempt"], write)
+
+    def on_ask_held(self, header: messages.AskHeld, payload: bytes) -> None:
+        """What is here of the files of an attempt that has ended? It is asked once over a link, because the answer takes as long as reading them."""
+        attempt = check_attempt(header["attempt"])
+        if self._plan.sync is None or attempt in self._asked:
+            raise wire.ProtocolError("order", f"ask_held: attempt {attempt}")
+        check("attempts", len(self._asked) + 1)
+        self._asked.add(attempt)
+        found: list[HeldFile] = []
+        self._write(attempt, lambda folder: found.extend(folder.held()))
+        parts = [found[start : start + _HELD] for start in range(0, len(found), _HELD)] or [[]]
+        for place, part in enumerate(parts, 1):
+            said = json.dumps([one.to_json() for one in part]).encode("utf-8")
+            self._send(wire.encode({"t": "held", "attempt": attempt, "more": place < len(parts)}, said))
+
+    def on_rest(self, header: messages.Rest, payload: bytes) -> None:
+        """A part of what a file has beyond the bytes that are here.
+
+        Raises:
+            OSError: they are not here any more. Over the next link the host is told so, and sends the whole file.
+        """
+        path, size, base, offset, mtime = (
+            header["path"],
+            header["size"],
+            header["base"],
+            header["offset"],
+            header["mtime"],
+        )
+        if header["attempt"] not in self._asked or not 0 < base <= offset <= offset + len(payload) <= size:
+            raise wire.ProtocolError("field", f"rest: bytes from {offset} on of {size}")
+
+        def write(folder: OutputFolder) -> None:
+            if not folder.write_rest(path, size, base, offset, payload, mtime):
+                raise OSError(errno.ESTALE, "a file was changed here while the rest of it came")
+
+        self._write(header["attempt"], write)
 
     def on_tree(self, header: messages.Tree, payload: bytes) -> None:
         """Links and folders of an attempt."""

@@ -4,14 +4,12 @@ Rule: the threads here only do I/O. They never decide about a job: each fact goe
 order in which it happened on that host. A lost link is a fact and not a failure, even before the agent's first welcome.
 Errors of authentication, of the host key and of what the host cannot do are final.
 
-There are three threads per host: the reader connects and reads, the writer sends what is queued, and the third one
-checks that the link is alive, whatever the other two wait for.
+One thread per host connects and reads. A link that is up has two more (`launcher.agents.link`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import queue
 import random
 import threading
 import time
@@ -21,16 +19,17 @@ from typing import TYPE_CHECKING
 
 from launcher.agents.connect_limit import ConnectLimit
 from launcher.agents.facts import Disconnected, Fact, Refused, Unusable, WayTaken
+from launcher.agents.link import Link
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
 from launcher.bootstrap.start import PREFIX, next_step
-from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
+from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable
 from launcher.hosts.limits import limit
 from launcher.results.output_folder import OutputFolder
 from launcher.transports.base import Channel, Transport, Way
 from remote_agent.protocol import wire
-from remote_agent.protocol.constants import EXIT_FOLDERS, HEARTBEAT
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.constants import EXIT_FOLDERS
+from remote_agent.protocol.specs.job import JobSpec
 
 if TYPE_CHECKING:
     from launcher.agents.environment import Source
@@ -39,10 +38,6 @@ __all__ = ["WELCOME_PATIENCE", "AgentConnection", "Blob", "HostPlan"]
 
 #: A job's payload of up to this many bytes is sent with the job. A longer one is sent before it, as a blob.
 MAX_INLINE = 1 << 20
-#: How many answers may wait until a host takes them. An agent asks little: a ping sometimes, code in long lists.
-MAX_REPLIES = limit("replies")
-#: A host must take this many bytes within a heartbeat.
-_PIECE = 128 << 10
 _MAX_BACKOFF = 30.0
 #: If a host's link is lost before its first welcome, it is tried again for at most this many seconds.
 WELCOME_PATIENCE = 120.0
@@ -90,8 +85,7 @@ class AgentConnection:
         self._folder_of = folder_of
         self._results = results
         self._controller = controller
-        self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
-        self._channel: Channel | None = None
+        self._link: Link | None = None
         self._environment: Source | None = None
         self._way: Way | None = None
         self._receiver: FrameReceiver | None = None
@@ -102,13 +96,6 @@ class AgentConnection:
         #: Since when, and how often, links were lost without a welcome.
         self._lost_since: float | None = None
         self._losses = 0
-        #: When the host last gave a sign of life, and whether it waits for us.
-        self._heard = time.monotonic()
-        self._is_busy = False
-        #: Since when a piece waits until the host takes it.
-        self._sending_since: float | None = None
-        self._replies = threading.Semaphore(MAX_REPLIES)
-        self._pings = 0
         self._refusals = 0
         #: The agent was told that the run is over.
         self._is_finishing = False
@@ -173,26 +160,28 @@ class AgentConnection:
     def close(self) -> None:
         """End the threads and the connection. The agent stays."""
         self._stopping.set()
-        self._outgoing.put(None)
+        link = self._link
+        if link is not None:
+            link.end()
         if self._environment is not None:
             self._environment.stop()
-        channel = self._channel
         # Close the transport first: closing a channel sends to the host, and would wait for a host that takes nothing.
         self._transport.close()
-        if channel is not None:
-            channel.close()
+        if link is not None:
+            link.channel.close()
         if self._reader.ident is not None and self._reader is not threading.current_thread():
             self._reader.join(timeout=10)
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a link now."""
-        return self._channel is not None
+        return self._link is not None
 
     def _put(self, item: Iterator[bytes] | bytes) -> None:
         # Without a link nothing is queued. The next welcome says what arrived, and the dispatcher sends the rest again.
-        if self._channel is not None:
-            self._outgoing.put(item)
+        link = self._link
+        if link is not None:
+            link.put(item)
 
     # -- the reader ----------------------------------------------------------------------------------------------
 
@@ -272,13 +261,9 @@ class AgentConnection:
             channel, rest = self._start_agent(self._transport)
         self._tell_way()
         plan = self._plan_of()
-        outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
-        self._outgoing = outgoing
-        self._heard = time.monotonic()
+        link = Link(self.host, channel)
         for frame in self._greeting(plan):
-            outgoing.put(frame)
-        self._sending_since = None
-        self._replies = threading.Semaphore(MAX_REPLIES)
+            link.put(frame)
         sender = None
         if plan.environment is not None:
             from launcher.agents.environment import EnvironmentSender
@@ -288,35 +273,23 @@ class AgentConnection:
             sender = EnvironmentSender(
                 self.host,
                 plan.environment,
-                outgoing.put,
+                link.put,
                 plan.environments_budget,
                 plan.environment_python,
                 plan.downloads,
             )
         receiver = self._receiver = FrameReceiver(
-            self.host, plan, self._inbox, self._folder_of, self._results, self._reply, sender
+            self.host, plan, self._inbox, self._folder_of, self._results, link.reply, sender
         )
-        self._channel = channel
-        is_over = threading.Event()
-        helpers = [
-            threading.Thread(
-                target=self._write_loop, args=(channel, outgoing), name=f"writer-{self.host}", daemon=True
-            ),
-            threading.Thread(target=self._watch, args=(channel, is_over), name=f"watch-{self.host}", daemon=True),
-        ]
-        for helper in helpers:
-            helper.start()
+        self._link = link
+        link.start()
         try:
-            self._read(channel, receiver, rest)
+            self._read(link, receiver, rest)
         finally:
-            self._channel = None
-            is_over.set()
+            self._link = None
             if sender is not None:
                 sender.close()
-            outgoing.put(None)
-            channel.close()
-            for helper in helpers:
-                helper.join(timeout=10)
+            link.close()
             receiver.attempts.close()
 
     def _tell_way(self) -> None:
@@ -351,11 +324,11 @@ class AgentConnection:
         if plan.environment is not None:
             yield wire.encode({"t": "ask_pythons", "python": plan.environment_python})
 
-    def _read(self, channel: Channel, receiver: FrameReceiver, data: bytes) -> None:
+    def _read(self, link: Link, receiver: FrameReceiver, data: bytes) -> None:
         while not self._stopping.is_set():
             if data:
                 try:
-                    self._feed(receiver, data)
+                    link.feed(receiver, data)
                 except HostBroken:
                     self._refusals = _MAX_REFUSALS
                     raise
@@ -375,9 +348,9 @@ class AgentConnection:
                         )
                     self._stopping.set()
                     return
-            data = channel.recv(1 << 24)
+            data = link.channel.recv(1 << 24)
             if not data:
-                raise self._ended(channel, receiver)
+                raise self._ended(link.channel, receiver)
 
     def _ended(self, channel: Channel, receiver: FrameReceiver) -> HostError:
         """Handle the end of the command on the host.
@@ -389,111 +362,3 @@ class AgentConnection:
         if status == EXIT_FOLDERS and said:
             return AgentError(self.host, "start agent", said[-2000:].removeprefix(PREFIX))
         return ConnectionLost(self.host, "session", "the link ended" + (f": {said[-500:]}" if said else ""))
-
-    def _feed(self, receiver: FrameReceiver, data: bytes) -> None:
-        """Act on what came, however long that takes, and record whether it was a sign of life."""
-        steps, began = receiver.steps, time.monotonic()
-        self._is_busy = True
-        try:
-            receiver.feed(data)
-        finally:
-            now = time.monotonic()
-            if receiver.steps != steps:
-                self._heard = now
-            if now - began > HEARTBEAT / 4 and self._sending_since is not None:
-                # The host may have waited for us while we waited for the inbox.
-                self._sending_since = now
-            self._is_busy = False
-
-    def _reply(self, item: Iterator[bytes] | bytes) -> None:
-        """Queue what the host has asked for.
-
-        Raises:
-            AgentError: it asks without reading the answers.
-        """
-        replies = self._replies
-        if not replies.acquire(blocking=False):
-            raise AgentError(self.host, "session", f"it keeps asking without reading the answers ({MAX_REPLIES} wait)")
-        self._outgoing.put(_counted(iter([item]) if isinstance(item, bytes) else item, replies))
-
-    # -- the writer ----------------------------------------------------------------------------------------------
-
-    def _write_loop(self, channel: Channel, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> None:
-        try:
-            while True:
-                try:
-                    item = outgoing.get(timeout=HEARTBEAT / 4)
-                except queue.Empty:
-                    item = self._ping()
-                if item is None:
-                    return
-                if isinstance(item, bytes):
-                    self._send(channel, self._batch(item, outgoing))
-                else:
-                    self._send_all(channel, item)
-        except HostError:
-            # The reader will find the same broken link and report it.
-            channel.close()
-
-    def _send(self, channel: Channel, data: bytes) -> None:
-        """Send in parts, so that the watch sees whether they are accepted."""
-        rest = memoryview(data)
-        try:
-            while rest:
-                self._sending_since = time.monotonic()
-                channel.send(bytes(rest[:_PIECE]))
-                rest = rest[_PIECE:]
-        finally:
-            self._sending_since = None
-
-    def _ping(self) -> bytes:
-        self._pings += 1
-        return wire.encode({"t": "ping", "n": self._pings})
-
-    def _send_all(self, channel: Channel, pieces: Iterator[bytes]) -> None:
-        pinged = time.monotonic()
-        try:
-            for piece in pieces:
-                self._send(channel, piece)
-                now = time.monotonic()
-                # A piece that was sent is a sign of life, too, because the link may be slow.
-                self._heard = max(self._heard, now)
-                if now - pinged > HEARTBEAT / 4:
-                    pinged = now
-                    self._send(channel, self._ping())
-        except HostError:
-            raise
-        except LauncherError as error:
-            # A file has changed since the run began, so the application cannot be prepared there.
-            self._send(channel, wire.encode({"t": "withheld", "message": str(error)[:100_000], "environment": False}))
-
-    @staticmethod
-    def _batch(first: bytes, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> bytes:
-        """Return the small frames that wait, for one send."""
-        batch = [first]
-        size = len(first)
-        while size < wire.CHUNK:
-            with outgoing.mutex:
-                head = outgoing.queue[0] if outgoing.queue else None
-            if not isinstance(head, bytes):
-                break
-            batch.append(outgoing.get())  # type: ignore[arg-type]
-            size += len(head)
-        return b"".join(batch)
-
-    # -- the watch -----------------------------------------------------------------------------------------------
-
-    def _watch(self, channel: Channel, is_over: threading.Event) -> None:
-        """Close a link on which nothing comes or goes for too long, because a send or a recv would wait for ever."""
-        while not is_over.wait(HEARTBEAT / 4):
-            long_ago = time.monotonic() - HEARTBEAT
-            since = self._sending_since
-            if not self._is_busy and (self._heard < long_ago or (since is not None and since < long_ago)):
-                channel.close()
-                return
-
-
-def _counted(pieces: Iterator[bytes], replies: threading.Semaphore) -> Iterator[bytes]:
-    """Yield the same parts. When they are sent, one reply fewer waits."""
-    yield from pieces
-    replies.release()

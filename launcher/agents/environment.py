@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from launcher.errors import LauncherError
 from remote_agent.protocol import messages, wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts
 
 __all__ = ["EnvironmentSender", "Plan", "Source", "file_frames"]
 

@@ -11,8 +11,8 @@ from launcher.errors import HostError
 from launcher.util.frozen import frozen
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.report import Report
-from remote_agent.protocol.resources import Room
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.resources import Room
 
 __all__ = [
     "Collected",

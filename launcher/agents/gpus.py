@@ -6,13 +6,11 @@ Rule: a host may say anything. What has not the expected form is left out, and w
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.agents.checks import short_name
 from launcher.hosts.limits import limit
-
-if TYPE_CHECKING:
-    from remote_agent.protocol.messages import GpusListed
+from remote_agent.protocol.messages import GpusListed
 
 __all__ = ["GpuHolder", "GpuList", "GpuProcess", "HostGpu", "read_gpus"]
 

@@ -14,10 +14,10 @@ from remote_agent.protocol import wire
 
 if TYPE_CHECKING:
     from launcher.agents.environment import Source
-    from launcher.code.known_imports import ImportFacts
-    from remote_agent.protocol.resources import Resources
-    from remote_agent.protocol.sync_spec import SyncSpec
-    from remote_agent.protocol.zygote_spec import ZygoteSpec
+    from launcher.code.application.known_imports import ImportFacts
+    from remote_agent.protocol.specs.resources import Resources
+    from remote_agent.protocol.specs.sync import SyncSpec
+    from remote_agent.protocol.specs.zygote import ZygoteSpec
 
 __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
 

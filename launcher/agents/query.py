@@ -23,9 +23,9 @@ from launcher.transports.base import Channel
 from launcher.transports.factory import make_transport
 from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.protocol import wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 from remote_agent.protocol.fields import FieldError
 from remote_agent.protocol.messages import FromController
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -129,21 +129,15 @@ class AgentQuery:
         return self._parts("surveyed")
 
     def environments(self) -> list[dict[str, Any]]:
-        """Return the environments there; see `remote_agent.agent.environments.inventory`."""
+        """Return the environments there; see `remote_agent.agent.environments.store.inventory`."""
         self._send({"t": "list_environments"})
         return self._parts("environments_listed")
 
     def gpus(self, wish: Any) -> GpuList:
         """Return the GPUs there. `wish`: those that a run would ask for, as `HostSpec.gpus`."""
         self._send({"t": "list_gpus", "gpus": list(wish) if isinstance(wish, tuple) else wish})
-        items: list[Any] = []
-        while True:
-            frame = self._next()
-            header = frame.header
-            if header["t"] == "gpus_listed":
-                items += self._json(frame, list)
-                if not header["more"]:
-                    return read_gpus(clean_all(header), items)
+        header, items = self._listed("gpus_listed")
+        return read_gpus(clean_all(header), items)
 
     def use(self) -> HostUse:
         """Return what runs there now."""
@@ -260,7 +254,10 @@ class AgentQuery:
         return self._json(frame, dict)
 
     def _parts(self, name: str) -> list[Any]:
-        """A list that comes in as many messages as it takes."""
+        return self._listed(name)[1]
+
+    def _listed(self, name: str) -> tuple[Any, list[Any]]:
+        """A list that comes in as many messages as it takes, with the header of the last one."""
         found: list[Any] = []
         while True:
             frame = self._next()
@@ -268,7 +265,7 @@ class AgentQuery:
             if header["t"] == name:
                 found += self._json(frame, list)
                 if not header["more"]:
-                    return found
+                    return header, found
 
     def _json(self, frame: wire.Frame, kind: type) -> Any:
         try:

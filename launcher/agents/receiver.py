@@ -23,7 +23,7 @@ from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.fields import is_sha256
-from remote_agent.protocol.resources import Room
+from remote_agent.protocol.specs.resources import Room
 
 if TYPE_CHECKING:
     from launcher.agents.environment import EnvironmentSender
@@ -38,7 +38,7 @@ _STATE = 20
 #: The beginning of a host's advice about a module that it lacks.
 _ADVICE = "\n    next: "
 #: Messages with paths, which may have any characters. All other text is cleaned when it arrives.
-_WITH_PATHS = ("files", "chunk", "tree", "synced")
+_WITH_PATHS = ("files", "chunk", "tree", "synced", "rest")
 
 
 class FrameReceiver:
@@ -68,7 +68,7 @@ class FrameReceiver:
         self.host = host
         self._plan = plan
         self._tell = tell
-        self.attempts = AttemptReceiver(host, plan, tell, folder_of, results)
+        self.attempts = AttemptReceiver(host, plan, tell, folder_of, results, send)
         self._send = send
         self._environment = environment
         self._environment_words = 0
@@ -141,6 +141,10 @@ class FrameReceiver:
                 self.attempts.on_tree(header, payload)
             case "synced":
                 self.attempts.on_synced(header, payload)
+            case "ask_held":
+                self.attempts.on_ask_held(header, payload)
+            case "rest":
+                self.attempts.on_rest(header, payload)
             case "reports":
                 self.attempts.on_reports(header, payload)
             case "ping":
@@ -238,7 +242,7 @@ class FrameReceiver:
 
     def _on_pythons(self, header: messages.Pythons, payload: bytes) -> None:
         environment = self._environment_asked()
-        from remote_agent.protocol.environment_spec import HostFacts
+        from remote_agent.protocol.specs.environment import HostFacts
 
         environment.describe(HostFacts.from_json(json.loads(payload.decode("utf-8"))))
         self._tell(facts.EnvironmentTold(self.host, "", "resolving", 0, 0, 0))
@@ -281,7 +285,7 @@ class FrameReceiver:
                 # This replaces the host's advice to install the module there.
                 error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
         if header["imported"] is not None:
-            from launcher.code.known_imports import ImportFacts
+            from launcher.code.application.known_imports import ImportFacts
 
             self._plan.remember_import(ImportFacts.of(header["imported"], most=limit("packages")))
         isolation, why = header["isolation"][:40], header["why"][: limit("reason")]

@@ -30,7 +30,7 @@ import remote_agent
 from launcher.bootstrap import hydra_fallbacks
 from launcher.errors import LauncherError
 from launcher.util.frozen import frozen
-from launcher.util.user_folders import cache_folder, make_user_folder
+from launcher.util.user_folders import cache_folder, make_user_folder, write_user_file
 from remote_agent.shared.versions import family_of
 
 __all__ = ["Bundle", "build_bundle", "unpack"]
@@ -100,24 +100,12 @@ def build_bundle() -> Bundle:
     data = _zip(sources)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        make_user_folder(folder)
-        _write(folder / f"{sha256}.zip", data)
-        _write(index, json.dumps({"sha256": sha256, "size": len(data)}).encode())
+        write_user_file(folder / f"{sha256}.zip", data)
+        write_user_file(index, json.dumps({"sha256": sha256, "size": len(data)}).encode())
         _prune(folder)
     except OSError:
         pass  # without a cache it only takes longer
     return Bundle(sha256, len(data), "", data)
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _prune(folder: Path) -> None:

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import AgentError, ConnectionLost
-from launcher.hosts.host_spec import LOCAL
+from launcher.hosts.host_spec import LOCAL, HostSpec
 from launcher.util.text.quoting import shown_path
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_LATER, EXIT_NO_AGENT, NEED
 
 if TYPE_CHECKING:
     from launcher.bootstrap.bundle import Bundle
-    from launcher.hosts.host_spec import HostSpec
     from launcher.transports.base import Channel, Transport
 
 __all__ = ["PREFIX", "PYTHONS", "NoAgent", "next_step", "open_agent", "stage0_command", "start_agent"]

@@ -1,20 +1,34 @@
-"""The hosts that a command about what lies on hosts looks at, where the user names none: those of the runs in the index.
+"""The hosts that a command about what lies on hosts looks at, and asking them. If the user names none, they are those of the runs in the index.
 
 Rule: only a run that is the user's own says where to log in.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from launcher.errors import LauncherError
+from launcher.errors import HostError, LauncherError
 from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
+    from launcher.agents.query import AgentQuery
     from launcher.hosts.host_spec import HostSpec
+    from launcher.runs.index import Entry
 
-__all__ = ["hosts_to_ask", "labels"]
+__all__ = ["ask", "ask_each", "hosts_of_runs", "hosts_to_ask", "labels"]
+
+_T = TypeVar("_T")
+
+
+class _Asked(Protocol):
+    """A host that a command asks, and what went wrong."""
+
+    spec: HostSpec
+    error: str
+
 
 #: What distinguishes two hosts of one name: the field, its name in the label, and what a missing value means.
 _PLACES = {
@@ -32,28 +46,57 @@ def hosts_to_ask(hosts: list[str] | None, hosts_file: str | None, workdir: str |
 
     from launcher.hosts import inventory
     from launcher.hosts.host_spec import LOCAL
-    from launcher.runs import index, ownership, record
-    from launcher.runs.journal import JournalReader
 
     given = [inventory.parse_host(one) for one in hosts or []]
     if hosts_file is not None:
         given += inventory.load_hosts_file(hosts_file)
     if not given:
-        given = [inventory.parse_host(LOCAL)]
-        for entry in index.entries():
-            # A folder that somebody put in the place of ours must not choose where to log in.
-            if not entry.is_there or not ownership.is_ours(entry.folder):
-                continue
-            try:
+        given = [inventory.parse_host(LOCAL), *hosts_of_runs()]
+    return _distinct(dataclasses.replace(spec, workdir=spec.workdir or workdir) for spec in given)
+
+
+def hosts_of_runs(is_asked_of: Callable[[Entry], bool] = lambda entry: True) -> list[HostSpec]:
+    """The hosts of your runs, or of some of them, each one once."""
+    from launcher.runs import index, ownership, record
+    from launcher.runs.journal import JournalReader
+
+    found: list[HostSpec] = []
+    for entry in index.entries():
+        # A folder that somebody put in the place of ours must not choose where to log in.
+        if not entry.is_there or not ownership.is_ours(entry.folder):
+            continue
+        try:
+            if is_asked_of(entry):
                 with JournalReader(entry.journal) as reader:
-                    given += record.hosts_of(record.read(reader), {})
-            except LauncherError as error:
-                print(f"launcher: {clean(error)}", file=sys.stderr)
-    distinct: dict[tuple[Any, ...], HostSpec] = {}
-    for spec in given:
-        spec = dataclasses.replace(spec, workdir=spec.workdir or workdir)
-        distinct.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
-    return list(distinct.values())
+                    found += record.hosts_of(record.read(reader), {})
+        except LauncherError as error:
+            print(f"launcher: {clean(error)}", file=sys.stderr)
+    return _distinct(found)
+
+
+def _distinct(specs: Iterable[HostSpec]) -> list[HostSpec]:
+    found: dict[tuple[Any, ...], HostSpec] = {}
+    for spec in specs:
+        found.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
+    return list(found.values())
+
+
+def ask_each(question: Callable[[_T], None], hosts: Iterable[_T]) -> None:
+    """Ask hosts at once."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(question, hosts))
+
+
+def ask(host: _Asked, question: Callable[[AgentQuery], _T]) -> _T | None:
+    """Return what one host answers; None if it cannot be asked, and then it gets the error."""
+    from launcher.agents.query import AgentQuery
+
+    try:
+        with AgentQuery(host.spec, "clean") as query:
+            return question(query)
+    except HostError as error:
+        host.error = str(error)
+        return None
 
 
 def labels(specs: list[HostSpec]) -> list[str]:

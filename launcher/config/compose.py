@@ -9,11 +9,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from launcher.config.composition import Composition
 from launcher.config.plain import PlainComposition
 
 if TYPE_CHECKING:
-    from launcher.code.application import Application
-    from launcher.config.composition import Composition
+    from launcher.code.application.application import Application
 
 __all__ = ["compose"]
 

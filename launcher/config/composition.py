@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from typing_extensions import Self
 
-    from launcher.code.application import Application
+    from launcher.code.application.application import Application
 
 __all__ = ["Composition", "hydra_errors"]
 

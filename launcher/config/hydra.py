@@ -23,17 +23,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import validate_config_path
 from hydra.types import HydraContext, RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from launcher.code.application import Application
-from launcher.code.functions import innermost
+from launcher.code.application.application import Application
+from launcher.code.application.functions import innermost
 from launcher.config.composition import Composition, hydra_errors
 from launcher.config.job_config import raw_texts
 from launcher.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-    from omegaconf import DictConfig
 
 __all__ = ["HydraComposition", "as_caching_loader", "compose_once", "make_loader"]
 

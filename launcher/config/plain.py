@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-    from launcher.code.application import Application
+    from launcher.code.application.application import Application
 
 __all__ = ["PlainComposition"]
 

@@ -15,15 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher import events
 from launcher.demo.server import DemoServer, processes_with
 from launcher.errors import HostKeyError
 from launcher.hosts.host_spec import HostSpec
-
-if TYPE_CHECKING:
-    from remote_agent.job import JobReturn
+from remote_agent.job import JobReturn
 
 __all__ = ["CASES", "Demo", "Promise"]
 
@@ -120,7 +117,7 @@ class Demo:
 
     def _sweep(self, server: DemoServer, sweep: Path) -> None:
         from launcher.app_run import prepare
-        from launcher.code.application import load_application
+        from launcher.code.application.application import load_application
         from launcher.display.lines import LineDisplay
         from launcher.display.tally import Tally
         from launcher.options import LaunchConf

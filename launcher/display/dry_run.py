@@ -5,13 +5,12 @@ Rule: a long list is cut, and it is said how much is left out. `--json` has all 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from launcher.display.text import clean, clean_line, count, shorten, size, some, varying
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from launcher.setup.dry_run import DryRun, PlannedHost
 
 __all__ = ["print_dry_run"]

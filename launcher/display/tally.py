@@ -28,7 +28,7 @@ MAX_GROUPS = 100
 MAX_STEPS = 100
 #: How many job numbers are shown for each distinct failure.
 MAX_NUMS = 20
-#: How the note begins in which a host says why its allocations wait (`remote_agent.slurm.asking`).
+#: How the note begins in which a host says why its allocations wait (`remote_agent.slurm.submitter.asking`).
 _QUEUE = "slurm: allocations wait: "
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
 

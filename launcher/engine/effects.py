@@ -13,7 +13,7 @@ from pathlib import Path
 from launcher import events
 from launcher.engine.protocols import Clock, Link, ReadableJournal
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduler import HostPhase, Scheduler
+from launcher.engine.scheduling.scheduler import HostPhase, Scheduler
 from launcher.errors import JournalError
 from launcher.results.output_folder import MAX_BYTES, MAX_FILES, OutputFolder
 from launcher.results.owners import Ownership

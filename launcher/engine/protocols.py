@@ -10,7 +10,7 @@ from typing import Protocol
 
 from launcher import events
 from launcher.runs.journal import StoredResult
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 
 __all__ = ["Clock", "Link", "ReadableJournal", "WritableJournal"]
 

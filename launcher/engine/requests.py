@@ -14,7 +14,7 @@ from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Owners
 from launcher.runs.journal import StoredResult
 from launcher.util.frozen import frozen
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 
 __all__ = [
     "AddToJournal",

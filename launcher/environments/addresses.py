@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from launcher.environments.credentials import GuardedServers
+from launcher.environments.lock import Lock
 from launcher.util.text.plain_addresses import plain_address
 
 if TYPE_CHECKING:
-    from launcher.environments.lock import Lock
     from launcher.environments.select import Chosen
 
 __all__ = ["Addresses"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.environments.uv import Steps, run_uv
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 
 __all__ = ["fetchable_pythons"]
 

@@ -20,8 +20,8 @@ from launcher.environments.uv import Steps, run_uv, uv_program, uv_version
 from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 from remote_agent.protocol.fields import is_sha256
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 
 __all__ = ["uv_for"]
 

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 from launcher.environments.source import Source
 from launcher.environments.uv import Steps, run_uv, uv_version
 from launcher.errors import PackagesError
-from launcher.util.user_folders import cache_folder, make_user_folder
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from launcher.util.user_folders import cache_folder, write_user_file
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 
 __all__ = [
     "Lock",
@@ -362,10 +362,7 @@ def write_whole(file: Path, data: bytes) -> None:
         PackagesError: it cannot be written.
     """
     try:
-        make_user_folder(file.parent)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        temporary.write_bytes(data)
-        temporary.replace(file)
+        write_user_file(file, data)
     except OSError as error:
         raise PackagesError(f"environment: {file} cannot be written: {error.strerror or error}") from None
 

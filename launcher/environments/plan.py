@@ -25,7 +25,7 @@ from launcher.environments.wheels import WheelCache, digest_of
 from launcher.errors import PackagesError
 from launcher.util.text.quoting import shown
 from launcher.util.user_folders import cache_folder
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts, PythonFacts, Wheel
 
 __all__ = ["EnvironmentPlan", "EnvironmentSource"]
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from launcher.environments.git import folder_in, git_address
 from launcher.environments.lock import Lock, read_toml
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 
 __all__ = ["Chosen", "DoesNotFit", "choose"]
 

@@ -12,22 +12,20 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher import events
-from launcher.code.snapshot import Snapshot
+from launcher.code.files.snapshot import Snapshot
 from launcher.display.lines import cut
 from launcher.display.tally import signature
 from launcher.display.text import clean, error_line, shorten
 from launcher.errors import LauncherError
 from launcher.runs import record as run_record
 from launcher.runs.clocks import offsets_of, times_of
+from launcher.runs.index import Entry
 from launcher.runs.journal_reader import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_jobs, read_status
 from launcher.tables.table import Row, Table, read_rows, sort_rows
-
-if TYPE_CHECKING:
-    from launcher.runs.index import Entry
 
 __all__ = ["Failure", "Homes", "HostFacts", "ReportFacts", "Span", "read_facts"]
 

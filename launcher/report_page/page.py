@@ -16,17 +16,14 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.display.text import error_line, seconds, shorten
 from launcher.display.usage import usage_columns
 from launcher.display.values import set_text, unread_lines
-from launcher.report_page.facts import Homes
+from launcher.report_page.facts import Homes, ReportFacts
 from launcher.tables.cells import Cell, cell_text, is_number
 from launcher.tables.table import Row, Table
-
-if TYPE_CHECKING:
-    from launcher.report_page.facts import ReportFacts
 
 __all__ = ["render"]
 

@@ -10,8 +10,9 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from launcher.code.application.application import Application
 from launcher.config.job_config import raw_texts
 from launcher.errors import UsageError
 from launcher.hosts.inventory import parse_host
@@ -29,9 +30,6 @@ from launcher.setup.kinds.hydra import task_reference
 from launcher.util.text.terminal_text import clean, clean_line
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks
-
-if TYPE_CHECKING:
-    from launcher.code.application import Application
 
 __all__ = ["from_pickle", "from_yaml", "has_yaml"]
 
@@ -203,7 +201,7 @@ def _named_application(app: str) -> Application:
     Raises:
         UsageError: it would be imported from an output directory, or for a reason of `load_application`.
     """
-    from launcher.code.application import load_application
+    from launcher.code.application.application import load_application
 
     name = app.partition(":")[0]
     folder = Path(name).resolve().parent if name.endswith(".py") or os.sep in name else Path.cwd()

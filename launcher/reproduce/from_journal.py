@@ -9,7 +9,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher import events
 from launcher.errors import UsageError
@@ -19,15 +18,13 @@ from launcher.results.job_returns import environment_of
 from launcher.runs import index, ownership
 from launcher.runs import record as run_record
 from launcher.runs.journal import FOLDER, JournalReader
+from launcher.runs.record import RunRecord
 from launcher.setup.from_journal import load_setup
 from launcher.setup.kinds.again import HydraAgain, PlainAgain
 from launcher.setup.kinds.hydra import HydraSetup
 from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
-from remote_agent.protocol.zygote_spec import Command
-
-if TYPE_CHECKING:
-    from launcher.runs.record import RunRecord
+from remote_agent.protocol.specs.zygote import Command
 
 __all__ = ["holds_journal", "recorded", "recorded_at"]
 

@@ -16,12 +16,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher.bootstrap.bundle import build_bundle, unpack
-from launcher.code.snapshot import Snapshot
+from launcher.code.files.snapshot import Snapshot
+from launcher.environments.lock import Lock
 from launcher.environments.source import NONE
 from launcher.errors import HostError, LauncherError, UsageError
+from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments
@@ -38,12 +39,8 @@ from launcher.transports.early_connections import EarlyConnections
 from launcher.util.user_folders import cache_folder
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.result_parts import ResultParts
-
-if TYPE_CHECKING:
-    from launcher.environments.lock import Lock
-    from launcher.hosts.host_spec import HostSpec
+from remote_agent.protocol.specs.job import ForkSpec
 
 __all__ = ["Reproduction", "reproduce"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from launcher.code.task import as_main
+from launcher.code.application.task import as_main
 from launcher.options import LaunchConf
 from launcher.setup.callbacks import build_callbacks
+from remote_agent.callbacks.composite import Callbacks
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
     from launcher.reproduce.compare import Outcome
     from launcher.setup.kinds.again import HydraAgain, PlainAgain
     from launcher.setup.kinds.run_setup import RunSetup
-    from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["Target", "decoder_of"]
 

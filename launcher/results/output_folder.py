@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from launcher.hosts.limits import limit
+from launcher.results.job_streams import JobStreams
 from launcher.results.names import MAX_PATH, beside, check_path
-from launcher.results.owners import OWN, Owners, job_name
+from launcher.results.owners import OWN, Owners
 from launcher.results.synced_files import SyncedFiles
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
 from launcher.util.same_name import folded
+from remote_agent.protocol.held_file import HeldFile
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "OutputFolder"]
 
@@ -59,20 +61,19 @@ class OutputFolder:
     #: Files that came while the job ran; and if there are any, what has come since it ended.
     _synced: SyncedFiles = field(init=False)
     _came: set[str] = field(default_factory=set)
+    #: The file whose rest was refused when it began, so that what follows of it is not written.
+    _refused_rest: str = ""
+    _streams: JobStreams = field(init=False)
     #: path -> (descriptor, bytes so far, number of its part)
     _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     #: Folded name -> name, for disks that ignore case.
     _names: dict[str, str] = field(default_factory=dict)
     _parts: int = 0
-    #: Bytes of each stream that came on this connection.
-    _ends: dict[str, int] = field(default_factory=dict)
     #: New files, over all connections. A file that comes again replaces the earlier one.
     _new: int = 0
     _files: int = 0
     _bytes: int = 0
     _is_closed: bool = False
-    #: The folder of the streams, which is known when the first byte of one comes.
-    _streams: str = ""
     #: Attempts whose streams are yet to be set aside: the folder was not where it should be.
     aside: list[int] = field(default_factory=list)
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -80,6 +81,7 @@ class OutputFolder:
     def __post_init__(self) -> None:
         self._tree = FolderTree(self.path)
         self._synced = SyncedFiles(self._tree)
+        self._streams = JobStreams(self._tree, self.num, self.owners)
 
     # -- folders -------------------------------------------------------------------------------------------------
 
@@ -192,15 +194,9 @@ class OutputFolder:
         return folder, name
 
     def _is_anothers(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        try:
-            status = os.stat(name, dir_fd=self._tree.folder(folder), follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise refusal_of(error) from None
-        if stat.S_ISDIR(status.st_mode):
-            return False  # it stays in any case
+        status = self._tree.status(path)
+        if status is None or stat.S_ISDIR(status.st_mode):
+            return False  # a folder stays in any case
         return self.owners is not None and self.owners.is_anothers(path, self.num, status.st_ctime)
 
     # -- long files ----------------------------------------------------------------------------------------------
@@ -279,6 +275,53 @@ class OutputFolder:
         self._files += 1
         self._bytes += size
 
+    # -- what came while the job ran -----------------------------------------------------------------------------
+
+    def held(self) -> list[HeldFile]:
+        """Return what is here of files that came while the job ran. Only the rest of them need come now (see `write_rest`).
+
+        Raises:
+            OSError: the disk is gone.
+        """
+        with self._guard:
+            # Jobs that share a folder settle who has which name as each of their files comes.
+            if self._is_closed or (self.owners is not None and self.owners.is_shared):
+                return []
+            return self._synced.held()
+
+    def write_rest(self, path: str, size: int, base: int, offset: int, data: bytes | memoryview, mtime: int) -> bool:
+        """Write the next part of what a file has beyond the `base` bytes that `held` said are here.
+
+        Returns:
+            False if they are not here any more, so that the whole file must come.
+
+        Raises:
+            OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
+        """
+        with self._guard:
+            if self._is_closed or (offset > base and path == self._refused_rest):
+                return True
+            self._refused_rest = ""
+            with self._alone():
+                try:
+                    self._check(path, size)
+                    if self._is_anothers(path):
+                        return False
+                    self._make_way(path)
+                    if not self._synced.extend_told(path, size, base, offset, data, mtime):
+                        return False
+                    if self.owners is not None:
+                        self.owners.claim(path, self.num)
+                except RefusedFile as refusal:
+                    self._refuse(path, str(refusal))
+                    self._refused_rest = path
+                    return True
+            if offset + len(data) == size:
+                self._files += 1
+                self._bytes += size
+            return True
+
     def _part(self, number: int) -> str:
         """Return the name of an incomplete file. Jobs may share the folder."""
         return f"part.{self.num}.{number}"
@@ -332,6 +375,8 @@ class OutputFolder:
             raise RefusedFile(error.strerror or "cannot be made") from None
 
     def _refuse(self, path: str, why: str) -> None:
+        # What came early under this name is not among the files of the end.
+        self._came.discard(path)
         if len(self.refused) < MAX_REFUSED:
             self.refused.append((path[:MAX_PATH].encode("utf-8", "backslashreplace").decode(), why))
 
@@ -425,51 +470,22 @@ class OutputFolder:
         with self._guard:
             if self._is_closed:
                 return b""
-            room = self.max_stream_bytes + _CUT_MARK - offset
+            room = max(self.max_stream_bytes + _CUT_MARK - offset, 0)
             if len(data) > room:
-                too_long = (f"{OWN}/{stream}", f"more than {self.max_stream_bytes} bytes")
-                if too_long not in self.refused:
-                    self._refuse(*too_long)
-                if room <= 0:
-                    return b""
-                data = data[:room]
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._refuse_once(f"{OWN}/{stream}", f"more than {self.max_stream_bytes} bytes")
             try:
-                above = self._tree.folder(self._stream_folder())
-                try:
-                    fd = os.open(stream, flags, 0o666, dir_fd=above)
-                except OSError as error:
-                    raise refusal_of(error) from None
-                try:
-                    write_all(fd, data, offset)
-                finally:
-                    os.close(fd)
+                return self._streams.write(stream, offset, data[:room]) if room else b""
             except RefusedFile as refusal:
-                told = (f"{OWN}/{stream}", str(refusal))
-                if told not in self.refused:
-                    self._refuse(*told)
+                self._refuse_once(f"{OWN}/{stream}", str(refusal))
                 return b""
-            end = self._ends.get(stream, 0)
-            self._ends[stream] = max(end, offset + len(data))
-            return data[max(0, end - offset) :]
+
+    def _refuse_once(self, path: str, why: str) -> None:
+        if (path, why) not in self.refused:
+            self._refuse(path, why)
 
     def end_of(self, stream: str) -> int:
         """Return how many bytes of a stream have come on this connection."""
-        return self._ends.get(stream, 0)
-
-    def _stream_folder(self) -> str:
-        """Return the folder for streams. Jobs that share a folder have separate ones."""
-        if not self._streams:
-            is_apart = self.owners is not None and (self.owners.is_shared or self._is_another_jobs(self.owners))
-            self._streams = f"{OWN}/{job_name(self.num)}" if is_apart else OWN
-        return self._streams
-
-    def _is_another_jobs(self, owners: Owners) -> bool:
-        """What was printed there in this run is not this job's: to this disk, the folder's name is that of another job's folder."""
-        if not self._tree.is_there("", OWN):
-            return False
-        changed = self._tree.changed_at(OWN, "stdout")
-        return changed is not None and owners.is_anothers(f"{OWN}/stdout", self.num, changed)
+        return self._streams.ends.get(stream, 0)
 
     def set_aside_pending(self) -> None:
         """Set aside what could not be when it was due, if the folder is in its place by now.
@@ -491,18 +507,7 @@ class OutputFolder:
             False if it printed nothing, or if the directory is not in its place.
         """
         with self._guard:
-            if not self._tree.is_open and not (self.path / OWN).is_dir():
-                return False
-            if not self._tree.is_there("", OWN):
-                return False
-            is_apart = self._tree.is_there(OWN, job_name(self.num))
-            streams = self._streams or (f"{OWN}/{job_name(self.num)}" if is_apart else OWN)
-            above = self._tree.folder(streams)
-            kept = self._tree.folder(f"{streams}/attempt-{attempt}")
-            for stream in ("stdout", "stderr"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(stream, stream, src_dir_fd=above, dst_dir_fd=kept)
-            return True
+            return (self._tree.is_open or (self.path / OWN).is_dir()) and self._streams.set_aside(attempt)
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -528,7 +533,7 @@ class OutputFolder:
             self._came.clear()
             self._files = self._bytes = self._tree.made = 0
             self._names.clear()
-            self._ends.clear()
+            self._streams.ends.clear()
             self.refused.clear()
             self.apart.clear()
 

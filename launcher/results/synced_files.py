@@ -1,15 +1,15 @@
 """The files of an output directory that come while its job runs.
 
 Rule: they are for readers, and change nothing of what is there in the end. A file is written only if nothing has its name, and is changed, moved
-or removed only if it came this way and is still the same file. `.launcher/synced` in the directory lists them before they get their names, so
-another controller can tell, too. When all files of the job have come, what they do not include is removed, and so is the list.
+or removed only if it came this way and is still the same file (`SyncedList`). When the job has ended, the host is told what is here by its
+hash, and sends the rest. When all files have come, what they do not include is removed, and so is the list.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from launcher.hosts.limits import limit
 from launcher.results.names import check_path
 from launcher.results.owners import OWN
+from launcher.results.synced_list import SyncedList
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
+from remote_agent.protocol.held_file import HeldFile
 
 __all__ = ["SyncedFiles"]
 
@@ -27,14 +29,11 @@ MAX_FILES = limit("synced")
 MAX_BYTES = limit("bytes")
 #: Bytes of the disk that are left free.
 RESERVE = 64 << 20
-_VERSION = 1
-_LIST, _PART = "synced", "synced.part"
-#: A list may have so many lines for each file before it is written anew.
-_LINES = 4
-#: How many bytes of a list are read.
-_MAX_LIST = 256 << 20
+_PART = "synced.part"
 #: How many bytes of files are compared at a time.
 _PIECE = 1 << 18
+#: How many bytes of a file are hashed at a time.
+_HASHED = 1 << 20
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _THERE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -55,19 +54,17 @@ class SyncedFiles:
 
     def __init__(self, tree: FolderTree) -> None:
         self._tree = tree
-        #: path -> inodes that it had. Only the last one counts, and one that was listed and never got the name.
-        self._inodes: dict[str, set[int]] | None = None
+        self._list = SyncedList(tree)
         #: path -> size and time after it was last written. If they are others, somebody here has written it.
         self._written: dict[str, tuple[int, int]] = {}
-        #: Folders that were made for them.
-        self._folders: set[str] = set()
-        self._lines = 0
-        self._list: int | None = None
         self._part: _Part | None = None
+        #: path -> how many bytes of it the host was told are here; and the file whose rest comes now, with the bytes that it has.
+        self._told: dict[str, int] = {}
+        self._growing: tuple[str, int] | None = None
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return bool(self._known or self._folders)
+        return bool(len(self._list))
 
     # -- while the job runs --------------------------------------------------------------------------------------
 
@@ -130,16 +127,15 @@ class SyncedFiles:
 
     def _check(self, path: str, size: int) -> None:
         check_path(path)
-        known = self._known
+        known = self._list.inodes
         if not 0 <= size <= MAX_BYTES:
             raise RefusedFile(f"more than {MAX_BYTES} bytes")
         if path in known:
             if self._status(path) is not None:
                 return
-        elif len(known) + len(self._folders) + path.count("/") >= MAX_FILES:
+        elif len(self._list) + path.count("/") >= MAX_FILES:
             raise RefusedFile(f"more than {MAX_FILES} files")
-        folder, _, name = path.rpartition("/")
-        if self._has_folder(folder) and self._tree.is_there(folder, name):
+        if self._has_folder(path.rpartition("/")[0]) and self._tree.status(path) is not None:
             raise RefusedFile("something that did not come this way has its name")
 
     def _has_folder(self, folder: str) -> bool:
@@ -147,9 +143,9 @@ class SyncedFiles:
         above = ""
         for name in folder.split("/") if folder else ():
             try:
-                if not self._tree.is_there(above, name):
-                    return False
                 above = f"{above}/{name}" if above else name
+                if self._tree.status(above) is None:
+                    return False
                 self._tree.folder(above)
             except RefusedFile:
                 return False  # something else is in its place
@@ -161,7 +157,8 @@ class SyncedFiles:
         if not self.extend(part.path, part.mode, part.size, lambda size, offset: os.pread(part.fd, size, offset)):
             folder, _, name = part.path.rpartition("/")
             self._make_folders(folder)
-            self._note(part.path, os.fstat(part.fd).st_ino)
+            status = self._status(part.path)
+            self._list.add(part.path, os.fstat(part.fd).st_ino, None if status is None else status.st_ino)
             try:
                 os.rename(_PART, name, src_dir_fd=self._tree.folder(OWN), dst_dir_fd=self._tree.folder(folder))
             except OSError as error:
@@ -194,27 +191,28 @@ class SyncedFiles:
         above = ""
         for name in folder.split("/") if folder else ():
             path = f"{above}/{name}" if above else name
-            if not self._tree.is_there(above, name):
-                self._folders.add(path)
-                self._write_line({"folder": path})
+            if self._tree.status(path) is None:
+                self._list.add_folder(path)
             self._tree.folder(path)
             above = path
 
     def drop_part(self) -> None:
-        """Remove a file that is not complete. Those that are stay."""
+        """Remove a file that is not complete. Those that are stay. What the host was told does not hold any more."""
         self._discard()
+        self._told.clear()
+        self._growing = None
 
     def release(self) -> None:
         """Close what can be opened again."""
-        self._close_list()
+        self._list.close()
 
     def close(self) -> None:
         """Close all descriptors."""
         self._discard()
-        self._close_list()
+        self._list.close()
 
     def __contains__(self, path: str) -> bool:
-        return path in self._known
+        return path in self._list.inodes
 
     def _discard(self) -> None:
         """Remove an incomplete file."""
@@ -225,6 +223,71 @@ class SyncedFiles:
                 os.unlink(_PART, dir_fd=self._tree.folder(OWN))
 
     # -- when the job has ended ----------------------------------------------------------------------------------
+
+    def held(self) -> list[HeldFile]:
+        """Return what of the files is here, by its hash. They may be extended by `extend_told` then.
+
+        Raises:
+            OSError: the disk is gone.
+        """
+        found = []
+        self._told.clear()
+        self._growing = None
+        for path in self._list.inodes:
+            with contextlib.suppress(RefusedFile):
+                one = self._held(path)
+                if one is not None:
+                    self._told[path] = one.size
+                    found.append(one)
+        return found
+
+    def _held(self, path: str) -> HeldFile | None:
+        status = self._status(path)
+        if status is None or status.st_nlink != 1 or not status.st_size:
+            return None
+        fd = self._open(path, status)
+        if fd is None:
+            return None
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            self._remember(path, fd)
+            digest, size = hashlib.sha256(), 0
+            while data := file.read(_HASHED):
+                digest.update(data)
+                size += len(data)
+            is_same = self._status(path) is not None and size == status.st_size
+        return HeldFile(path, size, digest.hexdigest(), bool(status.st_mode & 0o100)) if is_same else None
+
+    def extend_told(self, path: str, size: int, base: int, offset: int, data: bytes | memoryview, mtime: int) -> bool:
+        """Add to a file what comes after the bytes that the host was told are here. Who reads it, reads on.
+
+        Returns:
+            False if they are not here any more. Nothing is written then.
+
+        Raises:
+            RefusedFile: it cannot be written, and is removed.
+            OSError: the disk is full or gone.
+        """
+        if offset == base:
+            self._growing = (path, base) if self._told.pop(path, 0) == base else None
+        status = self._status(path)
+        if self._growing != (path, offset) or status is None or status.st_size != offset or status.st_nlink != 1:
+            return False
+        fd = self._open(path, status)
+        if fd is None:
+            return False
+        try:
+            write_all(fd, data, offset)
+            if offset + len(data) == size:
+                set_time(fd, mtime)
+        except RefusedFile:
+            self._remember(path, fd)
+            self._remove(path)
+            raise
+        finally:
+            self._remember(path, fd)
+            os.close(fd)
+        self._growing = (path, offset + len(data))
+        return True
 
     def extend(
         self, path: str, mode: int, size: int, read: Callable[[int, int], bytes], mtime: int | None = None
@@ -273,17 +336,17 @@ class SyncedFiles:
         Raises:
             RefusedFile, OSError: it cannot be removed.
         """
-        known = self._known
+        known, folders = self._list.inodes, self._list.folders
         if not known:
             return
         parts = path.split("/")
         for length in range(1, len(parts) + is_folder):
             self._remove("/".join(parts[:length]))
-        if not is_folder and path in self._folders:
+        if not is_folder and path in folders:
             below = f"{path}/"
             for one in [one for one in known if one.startswith(below)]:
                 self._remove(one)
-            for folder in sorted((one for one in self._folders if one == path or one.startswith(below)), reverse=True):
+            for folder in sorted((one for one in folders if one == path or one.startswith(below)), reverse=True):
                 self._remove_folder(folder)
 
     def finish(self, came: set[str]) -> None:
@@ -292,19 +355,16 @@ class SyncedFiles:
         Raises:
             RefusedFile, OSError: something cannot be removed.
         """
-        known = self._known
-        for path in [one for one in known if one not in came]:
+        for path in [one for one in self._list.inodes if one not in came]:
             self._remove(path)
-        for folder in sorted(self._folders - came, reverse=True):
+        for folder in sorted(self._list.folders - came, reverse=True):
             self._remove_folder(folder)
         self._discard()
-        self._close_list()
-        if known or self._lines:
-            own = self._tree.folder(OWN)
-            for name in (_PART, _LIST):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=own)
-        self._inodes, self._written, self._folders, self._lines = {}, {}, set(), 0
+        if self._list.is_there:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_PART, dir_fd=self._tree.folder(OWN))
+        self._list.remove()
+        self._written, self._told = {}, {}
 
     def _remove(self, path: str) -> None:
         """Remove a file, if it is one of these. The time of its folder stays."""
@@ -323,7 +383,7 @@ class SyncedFiles:
         with self._keeping_time(folder) as above, contextlib.suppress(OSError):
             # What is not of these is in it, and stays; or something else has the name by now.
             os.rmdir(name, dir_fd=above)
-        self._folders.discard(path)
+        self._list.folders.discard(path)
 
     @contextlib.contextmanager
     def _keeping_time(self, folder: str) -> Iterator[int]:
@@ -338,16 +398,12 @@ class SyncedFiles:
 
     def _status(self, path: str) -> os.stat_result | None:
         """Return the status of a file that is one of these, and still the same; None for any other."""
-        inodes = self._known.get(path)
-        folder, _, name = path.rpartition("/")
-        if not inodes or not self._has_folder(folder):
+        inodes = self._list.inodes.get(path)
+        if not inodes or not self._has_folder(path.rpartition("/")[0]):
             return None
-        try:
-            status = os.stat(name, dir_fd=self._tree.folder(folder), follow_symlinks=False)
-        except FileNotFoundError:
+        status = self._tree.status(path)
+        if status is None:
             return None
-        except OSError as error:
-            raise refusal_of(error) from None
         is_ours = stat.S_ISREG(status.st_mode) and status.st_ino in inodes
         now = status.st_size, status.st_mtime_ns
         return status if is_ours and self._written.get(path, now) == now else None
@@ -365,77 +421,3 @@ class SyncedFiles:
             return fd
         os.close(fd)
         return None
-
-    @property
-    def _known(self) -> dict[str, set[int]]:
-        if self._inodes is None:
-            self._inodes = {}
-            self._read_list()
-        return self._inodes
-
-    def _read_list(self) -> None:
-        """Read the list that an earlier attempt, link or controller left. A line that is not whole counts as none."""
-        data = self._tree.read_own(_LIST, _MAX_LIST)
-        for line in data.splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                self._take_line(json.loads(line))
-
-    def _take_line(self, line: object) -> None:
-        known = self._inodes
-        if not isinstance(line, dict) or known is None:
-            return
-        self._lines += 1
-        path, inode, folder = line.get("path"), line.get("inode"), line.get("folder")
-        with contextlib.suppress(RefusedFile):
-            if isinstance(folder, str):
-                check_path(folder)
-                self._folders.add(folder)
-            if isinstance(path, str) and type(inode) is int:
-                check_path(path)
-                known.setdefault(path, set()).add(inode)
-
-    def _note(self, path: str, inode: int) -> None:
-        """List a file that is about to get its name."""
-        status = self._status(path)
-        self._known[path] = {inode} if status is None else {inode, status.st_ino}
-        if self._lines > _LINES * (len(self._known) + len(self._folders)) + 100:
-            self._rewrite_list()
-        else:
-            self._write_line({"path": path, "inode": inode})
-
-    def _rewrite_list(self) -> None:
-        self._close_list()
-        lines: list[dict[str, object]] = [{"folder": folder} for folder in sorted(self._folders)]
-        lines += [{"path": path, "inode": inode} for path, inodes in self._known.items() for inode in sorted(inodes)]
-        own, name = self._tree.folder(OWN), f"{_LIST}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=own)
-        fd = os.open(name, _NEW, 0o666, dir_fd=own)
-        try:
-            write_all(fd, b"".join(_line(one) for one in [{"version": _VERSION}, *lines]))
-        finally:
-            os.close(fd)
-        os.rename(name, _LIST, src_dir_fd=own, dst_dir_fd=own)
-        self._lines = len(lines)
-
-    def _write_line(self, line: dict[str, object]) -> None:
-        if self._list is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                self._list = os.open(_LIST, flags, 0o666, dir_fd=self._tree.folder(OWN))
-            except OSError as error:
-                raise refusal_of(error) from None
-            if os.fstat(self._list).st_size == 0:
-                write_all(self._list, _line({"version": _VERSION}))
-        self._lines += 1
-        write_all(self._list, _line(line))
-
-    def _close_list(self) -> None:
-        if self._list is not None:
-            os.close(self._list)
-            self._list = None
-
-
-def _line(entry: object) -> bytes:
-    # It begins with a newline, so a line that was cut off spoils no other one.
-    return b"\n" + json.dumps(entry).encode("ascii") + b"\n"

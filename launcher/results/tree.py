@@ -166,37 +166,20 @@ class FolderTree:
         with os.fdopen(fd, "rb") as file:
             return file.read(most) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 
-    def is_there(self, folder: str, name: str) -> bool:
-        """Whether anything has this name."""
+    def status(self, path: str) -> os.stat_result | None:
+        """The status of what has this name; None where nothing has."""
+        folder, _, name = path.rpartition("/")
         try:
-            os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise refusal_of(error) from None
-        return True
-
-    def is_same(self, one: str, other: str) -> bool:
-        """Both names are there, and are one file."""
-        found = []
-        for path in (one, other):
-            folder, _, name = path.rpartition("/")
-            try:
-                found.append(os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False))
-            except FileNotFoundError:
-                return False
-            except OSError as error:
-                raise refusal_of(error) from None
-        return os.path.samestat(*found)
-
-    def changed_at(self, folder: str, name: str) -> float | None:
-        """When it was last changed, seconds since the epoch; None where it is not there."""
-        try:
-            return os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False).st_ctime
+            return os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise refusal_of(error) from None
+
+    def is_same(self, one: str, other: str) -> bool:
+        """Both names are there, and are one file."""
+        first, second = self.status(one), self.status(other)
+        return first is not None and second is not None and os.path.samestat(first, second)
 
     def holds(self, path: str, data: bytes) -> bool:
         """Whether it is a file with exactly this content."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from launcher.runs.journal import FOLDER
 from launcher.util.frozen import frozen
+from launcher.util.user_folders import write_user_file
 
 __all__ = ["CancelRequest", "ask", "pop_all"]
 
@@ -40,12 +41,8 @@ def ask(folder: Path, request: CancelRequest) -> None:
     """
     requests = folder / FOLDER / _FOLDER
     requests.mkdir(mode=0o700, exist_ok=True)
-    name = secrets.token_hex(8)
-    temporary = requests / f".{name}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump({"version": VERSION, "what": "cancel", **asdict(request)}, file)
-    temporary.rename(requests / f"{name}.json")
+    content = json.dumps({"version": VERSION, "what": "cancel", **asdict(request)})
+    write_user_file(requests / f"{secrets.token_hex(8)}.json", content.encode())
 
 
 def pop_all(folder: Path) -> list[CancelRequest]:

@@ -26,7 +26,7 @@ from launcher.errors import RunError
 from launcher.runs.journal_format import FOLDER
 from launcher.util.frozen import frozen
 from launcher.util.text.terminal_text import clean_all
-from launcher.util.user_folders import make_user_folder, state_folder
+from launcher.util.user_folders import state_folder, write_user_file
 
 __all__ = [
     "Entry",
@@ -95,10 +95,6 @@ def add(entry: Entry) -> None:
     Raises:
         OSError: the state folder cannot be written. The run can still be named by its folder.
     """
-    import tempfile
-
-    folder = index_folder()
-    make_user_folder(folder)
     content = {
         "version": VERSION,
         "run": entry.run,
@@ -109,14 +105,7 @@ def add(entry: Entry) -> None:
         "is_reproduction": entry.is_reproduction,
         "secret": entry.secret,
     }
-    fd, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(temporary, _path(entry.run))
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_user_file(_path(entry.run), json.dumps(content).encode())
 
 
 def remove(run: str) -> None:

@@ -21,7 +21,7 @@ from launcher.runs.journal_format import FOLDER, SCHEMA, VERSION, StoredResult, 
 from launcher.runs.journal_lock import lock_folder
 from launcher.runs.journal_reader import JournalReader
 from launcher.util.frozen import frozen
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.shared.disk import sync_fd
 
 #: Users of the journal import these names from here.

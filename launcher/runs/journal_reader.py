@@ -31,9 +31,9 @@ from launcher.runs.journal_format import (
 from launcher.util.text.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.job import JobSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -29,7 +29,7 @@ from launcher.hosts.host_spec import HostSpec
 from launcher.pickled import Unpicklable
 from launcher.util.frozen import frozen
 from remote_agent.callbacks.composite import callback_entries
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.options import LaunchConf

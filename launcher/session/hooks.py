@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import events
 from launcher.config.lazy import made_now
 from launcher.errors import JournalError
-from launcher.session.interrupts import Interrupts
+from launcher.session.stopping.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from launcher.engine.engine import Engine

@@ -15,14 +15,23 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
+from launcher.agents.plan import HostPlan
 from launcher.config.lazy import import_omegaconf
 from launcher.engine.engine import Engine, NewReports
+from launcher.engine.requests import QueuedJob
 from launcher.errors import RunAborted, RunDetached, SessionError
+from launcher.hosts.host_spec import HostSpec
 from launcher.results.job_returns import JobReturns
-from launcher.runs import cancel_requests
+from launcher.runs import cancel_requests, index
 from launcher.runs import record as run_record
-from launcher.session.arrivals import Arrivals
-from launcher.session.ending import (
+from launcher.session.hooks import RunHooks
+from launcher.session.jobs.arrivals import Arrivals
+from launcher.session.jobs.job import Job
+from launcher.session.jobs.returns import SessionReturns
+from launcher.session.log import log_problems
+from launcher.session.loop import drive
+from launcher.session.opening import claim_folder, forget_earlier, record_run
+from launcher.session.stopping.ending import (
     detach,
     detach_at_once,
     end_on_hosts,
@@ -31,30 +40,21 @@ from launcher.session.ending import (
     waits_for,
     what_is_left,
 )
-from launcher.session.hooks import RunHooks
-from launcher.session.interrupts import Interrupts
-from launcher.session.job import Job
-from launcher.session.log import log_problems
-from launcher.session.loop import drive
-from launcher.session.opening import claim_folder, forget_earlier, record_run
-from launcher.session.returns import SessionReturns
+from launcher.session.stopping.interrupts import Interrupts
+from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport
 from launcher.util.frozen import frozen
 from launcher.util.text.html import table_html
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.job import JobReturn
+from remote_agent.protocol.report import Report
 
 if TYPE_CHECKING:
-    from launcher.agents.plan import HostPlan
-    from launcher.engine.requests import QueuedJob
-    from launcher.hosts.host_spec import HostSpec
     from launcher.live.observer import Live
     from launcher.runs.folder import Claim
     from launcher.setup.kinds.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
-    from launcher.transports.base import Transport
     from launcher.transports.early_connections import EarlyConnections
-    from remote_agent.callbacks.composite import Callbacks
-    from remote_agent.job import JobReturn
-    from remote_agent.protocol.report import Report
 
 __all__ = ["Observer", "RunSession", "SessionConf"]
 
@@ -168,14 +168,12 @@ class RunSession:
         """What a notebook shows: how far the run is, and a table of its jobs."""
         if self._engine is None:
             return table_html(f"run {self.run_id}: it has not begun", (), ())
-        from launcher.runs import index
         from launcher.tables.notebook import run_html
         from launcher.tables.table import read_table
 
         return run_html(read_table(index.find(self.folder)))
 
     def _dataframe(self) -> Any:
-        from launcher.runs import index
         from launcher.tables.files import columns_of, dataframe
         from launcher.tables.table import read_table
 
@@ -400,7 +398,6 @@ class RunSession:
         """Send the trace of the run, if the user wants one, and the run has ended."""
         if not self.setup.options.otel or self.is_detached:
             return
-        from launcher.runs import index
         from launcher.tracing.sending import problem_of_sending
 
         problem = problem_of_sending(index.find(self.folder))
@@ -495,7 +492,7 @@ class RunSession:
 
     def take_over(self, sources: Sequence[tuple[Any, Sequence[str]]], task: Any) -> None:
         """Take over the next jobs that an earlier run has completed, if the run continues one. They do not run, and their hooks do not fire."""
-        from launcher.session.continuing import take_over
+        from launcher.session.jobs.continuing import take_over
 
         self.setup, taken = take_over(self.setup, self.engine, self.hooks, self.next_num, sources, task)
         self.taken |= taken

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from launcher.engine.requests import QueuedJob
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.hosts.inventory import host_list
 from launcher.options import LaunchConf, options_of
-from launcher.session.ending import what_is_left
-from launcher.session.job import Job, JobState
+from launcher.session.jobs.job import Job, JobState
 from launcher.session.resumed import ResumedRun
 from launcher.session.run_session import Observer, RunSession, SessionConf
+from launcher.session.stopping.ending import what_is_left
 from launcher.setup.kinds.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.config.nodes import is_config
@@ -29,7 +30,6 @@ from remote_agent.config.nodes import is_config
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.engine.requests import QueuedJob
     from launcher.live.observer import Live
     from launcher.session.thread import SessionThread
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import remote_agent
-from launcher.code.snapshot import Snapshot, take
+from launcher.code.files.snapshot import Snapshot, take
 from launcher.errors import CodeError
 from launcher.serialization.modules import main_module_name
 

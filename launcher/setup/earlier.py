@@ -19,21 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher import events
-from launcher.code.snapshot import Snapshot
+from launcher.code.files.snapshot import Snapshot
 from launcher.config.comparable import Comparable, comparable
 from launcher.errors import JournalError, LauncherError, RunError, UsageError
 from launcher.runs import index, ownership
 from launcher.runs import record as run_record
-from launcher.runs.folder import Naming
+from launcher.runs.folder import Claim, Naming
 from launcher.runs.journal import FOLDER, JournalReader
+from launcher.runs.record import RunRecord
 from launcher.runs.status import read_status
 from launcher.util.frozen import frozen
 from launcher.util.text.ranges import ranges
 from launcher.util.text.terminal_text import clean_line
 
 if TYPE_CHECKING:
-    from launcher.runs.folder import Claim
-    from launcher.runs.record import RunRecord
     from launcher.setup.kinds.run_setup import RunSetup
 
     S = TypeVar("S", bound=RunSetup)

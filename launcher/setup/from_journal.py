@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.code.application import import_or_read
-from launcher.code.snapshot import Snapshot
+from launcher.code.application.application import import_or_read
+from launcher.code.files.snapshot import Snapshot
 from launcher.errors import CallbackError, JournalError, RunError, UsageError
 from launcher.runs import index, ownership
 from launcher.runs import record as run_record
@@ -23,8 +23,8 @@ from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.record import RunRecord
 from launcher.serialization import pickler as pickling
 from launcher.setup.earlier import kept_folders
+from launcher.setup.jobs.run_pickler import RunPickler
 from launcher.setup.kinds.run_setup import RunSetup
-from launcher.setup.run_pickler import RunPickler
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import instantiate
 

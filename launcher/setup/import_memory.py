@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.code import known_imports
-from launcher.code.known_imports import ImportFacts
+from launcher.code.application import known_imports
+from launcher.code.application.known_imports import ImportFacts
 from launcher.environments.source import find_source
 from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.files.snapshot import Snapshot
     from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
 

@@ -19,14 +19,14 @@ from launcher.agents.plan import Blob, HostPlan
 from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import Callbacks, callback_entries
-from remote_agent.protocol.resources import Resources
-from remote_agent.protocol.sync_spec import SyncSpec
-from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.sync import SyncSpec
+from remote_agent.protocol.specs.zygote import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
 
 if TYPE_CHECKING:
-    from launcher.code.known_imports import ImportFacts
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.application.known_imports import ImportFacts
+    from launcher.code.files.snapshot import Snapshot
     from launcher.environments.plan import EnvironmentSource
     from launcher.hosts.host_spec import HostSpec
     from launcher.options.launch_conf import LaunchConf
@@ -110,7 +110,7 @@ class PreparedRun:
 
         def explain(error: Mapping[str, Any], snapshot: Snapshot) -> str:
             # It is worked out for the error alone.
-            from launcher.code.missing_modules import explained, explained_in_job
+            from launcher.code.files.missing_modules import explained, explained_in_job
             from launcher.setup.environments import way_to_have
 
             return (explained_in_job if in_job else explained)(error, snapshot, way_to_have(self.setup, lock))
@@ -249,14 +249,18 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
 def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     if snapshot is None:
         return "the run sends no project code, and the module belongs to no installed package"
-    from launcher.code.missing_modules import why_it_stayed
+    from launcher.code.files.missing_modules import why_it_stayed
 
     return why_it_stayed(file, snapshot)
 
 
 def _sync(options: LaunchConf) -> SyncSpec | None:
     """Return how hosts are to send output files of running jobs; None for not at all."""
-    return None if options.sync_outputs is None else SyncSpec(options.sync_outputs, list(options.sync_only))
+    return (
+        None
+        if options.sync_outputs is None
+        else SyncSpec(options.sync_outputs, list(options.sync_only), says_held=True)
+    )
 
 
 def needed(said: Mapping[str, int]) -> Resources:
@@ -284,7 +288,7 @@ def _explainer(
 def _rememberer(key: str | None) -> Callable[[ImportFacts], None]:
     def remember(facts: ImportFacts) -> None:
         if key is not None:
-            from launcher.code import known_imports
+            from launcher.code.application import known_imports
 
             known_imports.remember(key, facts)
 

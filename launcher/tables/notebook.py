@@ -5,15 +5,11 @@ Rule: it can be shown while the run goes on, and nothing is unpickled for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from launcher.tables.cells import cell_text
 from launcher.tables.table import Row, Table
 from launcher.util.text.html import progress_html, table_html
 from launcher.util.text.quantities import size
-
-if TYPE_CHECKING:
-    from remote_agent.job import ResourcesUsed
+from remote_agent.job import ResourcesUsed
 
 __all__ = ["run_html"]
 

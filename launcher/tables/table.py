@@ -10,19 +10,17 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.errors import ResultNotDecoded, UsageError
 from launcher.results.plain import plain_value
+from launcher.runs.index import Entry
+from launcher.runs.journal_format import StoredResult, StoredValue
+from launcher.runs.journal_reader import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_jobs, read_status
 from launcher.tables.cells import VALUE, Cell, is_number, settings_of, values_of
 from launcher.util.frozen import frozen
 from launcher.util.text.terminal_text import clean
-
-if TYPE_CHECKING:
-    from launcher.runs.index import Entry
-    from launcher.runs.journal_format import StoredResult, StoredValue
-    from launcher.runs.journal_reader import JournalReader
 
 __all__ = ["USED", "Extremes", "Row", "Table", "read_rows", "read_table", "sort_rows", "used_cell"]
 

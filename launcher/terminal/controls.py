@@ -6,6 +6,7 @@ Rule: nothing is done here but to ask. Who drives the run decides, as it does fo
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.runs import cancel_requests, index
@@ -13,8 +14,6 @@ from launcher.runs.journal import JournalReader
 from launcher.terminal.job_output import JobOutput
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from launcher.display.controls import JobText
     from launcher.session.session import Session
 

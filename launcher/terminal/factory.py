@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from launcher import events
 from launcher.display.lines import LineDisplay
 from launcher.display.tally import Tally
+from launcher.live.output import LiveOutput
 from launcher.util import terminal_mode
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.display.controls import Controls
-    from launcher.live.output import LiveOutput
 
 __all__ = ["Display", "keyboard", "make_display"]
 

@@ -10,16 +10,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
+from launcher.display.tally import Tally
 from launcher.display.text import clean
 from launcher.errors import LauncherError
 from launcher.live.lines import LineCutter
 from launcher.terminal.rows import row
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from launcher.display.controls import JobText
-    from launcher.display.tally import Tally
 
 __all__ = ["JobTail"]
 

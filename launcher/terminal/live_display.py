@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -30,7 +30,6 @@ from launcher.terminal.ending import Ending
 from launcher.terminal.views import HELP, Views
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
     from typing_extensions import Self
 
     from launcher.display.controls import Controls

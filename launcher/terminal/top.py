@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -23,8 +23,6 @@ from launcher.terminal.keys import KeyReader
 from launcher.terminal.top_rows import Row, top_rows
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from launcher.terminal.use import AskedHost, RunHere, RunsHere
 
 __all__ = ["Top", "show_top"]

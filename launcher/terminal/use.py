@@ -11,20 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from launcher.agents.gpus import GpuList
+from launcher.agents.host_use import HostUse
 from launcher.agents.query import AgentQuery
 from launcher.display.tally import HostTally, Tally
 from launcher.errors import LauncherError
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs import index
+from launcher.runs.index import Entry
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import RunStatus, read_status
-
-if TYPE_CHECKING:
-    from launcher.agents.gpus import GpuList
-    from launcher.agents.host_use import HostUse
-    from launcher.hosts.host_spec import HostSpec
-    from launcher.runs.index import Entry
 
 __all__ = ["OPEN", "AskedHost", "RunHere", "RunsHere"]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from launcher.errors import LauncherError
+from launcher.runs.index import Entry
 from launcher.tracing.spans import RunTrace, read_trace
 from launcher.tracing.variables import NAMES, check_can_send, variable
 from launcher.util.frozen import frozen
@@ -25,7 +26,6 @@ from launcher.util.text.terminal_text import clean
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from launcher.runs.index import Entry
 
 __all__ = ["Sent", "problem_of_sending", "send", "shown_address"]
 

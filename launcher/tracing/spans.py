@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher import events
 from launcher.errors import LauncherError
 from launcher.runs import record as run_record
 from launcher.runs.clocks import offsets_of, times_of
+from launcher.runs.index import Entry
 from launcher.runs.journal_reader import JournalReader
 from launcher.runs.status import AttemptStatus, JobStatusLine, RunStatus, read_jobs, read_status
 from launcher.tracing.context import TraceContext, context_of
@@ -22,9 +23,6 @@ from launcher.tracing.host_spans import HostSpans
 from launcher.tracing.span import Moment, Span, failed
 from launcher.util.frozen import frozen
 from remote_agent.protocol.trace import attempt_span, span_name
-
-if TYPE_CHECKING:
-    from launcher.runs.index import Entry
 
 __all__ = ["RunTrace", "read_trace"]
 

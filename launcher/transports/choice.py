@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -18,10 +17,11 @@ from launcher.errors import HostUnreachable
 from launcher.transports.openssh import command as ssh_command
 from launcher.transports.openssh import kept
 from launcher.transports.ssh.config import SshTarget
+from launcher.transports.ssh.host_keys.known_hosts import KnownHosts, host_name
 from launcher.transports.ssh.keys import key_type, public_part
-from launcher.transports.ssh.known_hosts import KnownHosts, host_name
 from launcher.transports.ssh.route import SshOptions, resolve
 from launcher.util.frozen import frozen
+from remote_agent.shared.subprocesses import answer_of
 
 __all__ = ["Choice", "choose"]
 
@@ -171,10 +171,5 @@ def _has_ticket() -> bool:
 
 def _run(argv: list[str], variables: dict[str, str]) -> bytes | None:
     """Run a program here, and return what it prints; None if it fails."""
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=False, env=variables
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    done = answer_of(argv, timeout=_TIMEOUT, env=variables)
+    return done.stdout if done is not None and done.returncode == 0 else None

@@ -14,10 +14,10 @@ from launcher.errors import AuthenticationFailed, ConnectionLost, HostError
 from launcher.transports.base import Channel, Transport, Way
 from launcher.transports.choice import Choice, choose
 from launcher.transports.openssh import kept
+from launcher.transports.ssh.route import SshOptions
 
 if TYPE_CHECKING:
     from launcher.transports.openssh.transport import OpenSshTransport
-    from launcher.transports.ssh.route import SshOptions
     from launcher.transports.ssh.transport import SshTransport
 
 __all__ = ["ChosenTransport"]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import host_specs
 from launcher.transports.factory import begin_transport
 from remote_agent.job import IMPORTING
@@ -22,7 +23,6 @@ from remote_agent.job import IMPORTING
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
     from launcher.transports.base import Transport
     from launcher.transports.chosen import ChosenTransport
@@ -35,11 +35,11 @@ _AT_ONCE = 8
 _CHOSEN = 0.3
 #: What every run imports next. Until it is chosen, nothing else can be done.
 MEANWHILE = (
-    "launcher.code.application",
-    "launcher.code.snapshot",
+    "launcher.code.application.application",
+    "launcher.code.files.snapshot",
     "launcher.runs.folder",
     "launcher.setup.callbacks",
-    "launcher.engine.scheduler",
+    "launcher.engine.scheduling.scheduler",
     "launcher.results.job_returns",
     "launcher.serialization.pickler",
     "launcher.setup.kinds.run_setup",

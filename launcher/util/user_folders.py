@@ -1,4 +1,4 @@
-"""Folders on the controller that only this user can read, and where they are (XDG Base Directory Specification).
+"""Folders and files on the controller that only this user can read, and where they are (XDG Base Directory Specification).
 
 Rule: every folder that is made is 0700, whatever the umask. The agent of this machine uses the same cache and state folders as the
 controller, and refuses folders that a group can write to.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 from pathlib import Path
 
-__all__ = ["cache_folder", "make_user_folder", "runtime_folder", "state_folder"]
+__all__ = ["cache_folder", "make_user_folder", "runtime_folder", "state_folder", "write_user_file"]
 
 _NAME = "hydra-remote-launcher"
 
@@ -57,3 +58,22 @@ def make_user_folder(folder: Path) -> None:
         make_user_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
+
+
+def write_user_file(path: Path, data: bytes) -> None:
+    """Write a file that is either complete or as it was before. Its folder is made.
+
+    Raises:
+        OSError: it cannot be written. Nothing is left of it.
+    """
+    make_user_folder(path.parent)
+    new = path.with_name(f".new-{secrets.token_hex(8)}")
+    try:
+        with open(
+            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb"
+        ) as file:
+            file.write(data)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

@@ -122,6 +122,7 @@ class Agent:
             go=self.queue.on_go,
             take_back=self.queue.on_take_back,
             ack=self.delivery.on_ack,
+            held=self.delivery.on_held,
             blob=zygotes.on_blob,
             blobs=zygotes.on_blobs,
             manifest=zygotes.on_manifest,

@@ -5,7 +5,7 @@ holds results that no controller has collected (unless `force` is given).
 
     survey -> surveyed                           payload: JSON list of items
     remove -> removed                            payload: JSON {"removed": [id], "kept": [[id, why]]}
-    list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.inventory`
+    list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.store.inventory`
     ask_pythons -> pythons                       payload: HostFacts
     compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
     list_gpus -> gpus_listed                     payload: JSON list, see `remote_agent.agent.resources.gpu_listing`
@@ -20,15 +20,15 @@ from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Tuple
 from remote_agent.agent.answering import answer_on_stdin
 from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
-from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
+from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.resources.gpu_listing import list_gpus
 from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.agent.use_listing import ClusterStates, UseListing
 from remote_agent.protocol import wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.protocol.messages import GpusListed
+from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.shared.disk import remove_tree, usage_of
 from remote_agent.system.gpu_lease import covers_host
 from remote_agent.system.host import boot_id, roots, runtime_folder_of

@@ -7,6 +7,7 @@ the disk; the `final` that makes them a result is sent when it is there.
 """
 
 import functools
+import json
 import os
 from typing import Callable, Iterator, Optional, Protocol
 
@@ -21,7 +22,8 @@ from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.messages import Ack, Final
+from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.messages import Ack, Final, Held
 from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.shared.disk import remove_tree
 from remote_agent.system.background import BackgroundThread
@@ -85,6 +87,8 @@ class Delivery:
             attempt.is_final_sent = False
             attempt.early_send = None
             attempt.reports.sent = 0
+            attempt.held = None
+            attempt.held_so_far = {}
             if attempt.final is not None and attempt.is_synced:
                 self.send(attempt)
             elif attempt.reports.kept and self._controller.link is not None:
@@ -155,6 +159,11 @@ class Delivery:
     def _output_frames(self, attempt: Attempt) -> Iterator[Piece]:
         if attempt.id not in self._attempts:
             return  # acknowledged while it waited for its turn
+        link = self._controller.link
+        is_asked = attempt.came_early and link is not None and link.sync is not None and link.sync.says_held
+        if is_asked and attempt.held is None:
+            yield wire.encode({"t": "ask_held", "attempt": attempt.id})
+            return  # `on_held` goes on
         yield from output_frames(
             attempt.id,
             self._paths.streams(attempt),
@@ -166,7 +175,19 @@ class Delivery:
             attempt.cut,
             # A job that failed may have done so before it made the directory.
             is_made=attempt.final is not None and attempt.final.envelope.status == "COMPLETED",
+            held=attempt.held,
         )
+
+    def on_held(self, header: Held, payload: bytes) -> None:
+        """Take what the controller holds of an attempt's files, and send the rest of them."""
+        attempt = self._attempts.get(header["attempt"])
+        if attempt is None or self._controller.link is None:
+            return
+        held = [HeldFile.from_json(one) for one in json.loads(payload.decode("utf-8"))]
+        attempt.held_so_far.update((one.path, one) for one in held)
+        if not header["more"] and attempt.held is None:
+            attempt.held = attempt.held_so_far
+            self._controller.link.outbox.add_source(self._output_frames(attempt))
 
     def _unreadable_result(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
         """Make an envelope that says that the file of a result can no longer be read."""

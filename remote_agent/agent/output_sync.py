@@ -148,6 +148,7 @@ class OutputSync:
         if not batch or not self._is_wanted(current.attempt):
             self._pass = None
             return
+        current.attempt.came_early = True
         for piece in batch:
             link.outbox.put(piece.frame)
         self._ping += 1

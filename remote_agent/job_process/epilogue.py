@@ -11,12 +11,12 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.job import JobError, LateValue, RemoteJobError
 from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink
-from remote_agent.job_process.result import Result
+from remote_agent.job_process.pickles.result import Result
+from remote_agent.job_process.pickles.unpickling import loads
 from remote_agent.job_process.run import JobRun, Prepared
-from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import EpilogueSpec
 from remote_agent.protocol.result_parts import NO_PARTS, PLAIN, SAME, Part
+from remote_agent.protocol.specs.job import EpilogueSpec
 from remote_agent.shared.failure import traceback_text
 from remote_agent.shared.job_log import logger
 

@@ -19,21 +19,21 @@ from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import JobError, JobReturn, RemoteJobError, ResourcesUsed
 from remote_agent.job_process import reports
 from remote_agent.job_process.channel import FrameSink, private_opener
-from remote_agent.job_process.config_pickle import rewrite_config_pickle
 from remote_agent.job_process.context import JobContext, make_context
 from remote_agent.job_process.current import CurrentJob, EarlierAttempt, set_current_job
+from remote_agent.job_process.pickles.config_pickle import rewrite_config_pickle
+from remote_agent.job_process.pickles.result import Result, make_result, shortened
+from remote_agent.job_process.pickles.unpickling import loads
 from remote_agent.job_process.process import SignalGate, hold_standard_fds
-from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
-from remote_agent.job_process.unpickling import loads
 from remote_agent.job_process.usage import UsageWatch
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.constants import REPORTS
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Imported
 from remote_agent.protocol.result_parts import PICKLED, PLAIN, SAME, ResultParts
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.job import ForkSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.shared.job_log import logger
 from remote_agent.system.host import NO_ROOM, unwritable
@@ -225,7 +225,7 @@ class JobRun:
             self.gate.call(int)  # raises the signals that came until now
             self._fire_start_hooks(context)
             if self.job_return.error is None:
-                args, kwargs = ((context.task_cfg,), {}) if context.call is None else self._arguments(context.call)
+                args, kwargs = ((context.task_cfg,), {}) if context.call is None else self.gate.call(context.call)
                 reports.let_stop(True)
                 value, raised = self.gate.call_task(self.task, args, kwargs)
                 reports.let_stop(False)
@@ -250,10 +250,6 @@ class JobRun:
                 else:
                     os.environ[name] = value
             del raised  # its traceback refers to this frame
-
-    def _arguments(self, load: Callable[[], Any]) -> Any:
-        """Return (args, kwargs) of a task with its own arguments."""
-        return self.gate.call(load)
 
     def _fire_start_hooks(self, context: JobContext) -> None:
         if not self.callbacks.has("on_job_start"):

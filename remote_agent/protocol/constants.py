@@ -20,7 +20,7 @@ __all__ = [
 
 #: Seconds. A peer that is silent for this long counts as dead. A ping is sent after a quarter of it.
 HEARTBEAT = 20.0
-#: The versions of the code manifest, which lists the files of a snapshot: in one piece, and in parts (`launcher/code/manifest.py`).
+#: The versions of the code manifest, which lists the files of a snapshot: in one piece, and in parts (`launcher/code/files/manifest.py`).
 MANIFEST_WHOLE = 1
 MANIFEST_VERSION = 2
 #: Stage-0 writes this if the host does not have the bundle. It is not a frame, because no agent runs yet.

@@ -9,7 +9,7 @@ import importlib
 import os
 import signal
 import traceback
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from remote_agent.job import JobError
 
@@ -130,13 +130,6 @@ def traceback_text(error: BaseException) -> str:
     return _cut(text.encode("utf-8", "backslashreplace").decode("utf-8"), _MAX_TRACEBACK)
 
 
-def _causes(error: BaseException) -> List[Dict[str, str]]:
-    return [
-        {"type": type_name(link), "message": safe_text(link), "relation": relation}
-        for link, relation in _links(error)[1:]
-    ]
-
-
 def exit_code_of(error: SystemExit) -> int:
     """Return the exit code that `sys.exit` asked for: 0 for None, 1 for anything that is not a whole number."""
     code = error.code
@@ -152,7 +145,10 @@ def error_of_exception(error: BaseException, kind: str = "exception") -> JobErro
         type=type_name(error),
         message=safe_text(error),
         traceback=traceback_text(error),
-        causes=_causes(error),
+        causes=[
+            {"type": type_name(link), "message": safe_text(link), "relation": relation}
+            for link, relation in _links(error)[1:]
+        ],
     )
     if isinstance(error, JobTerminated):
         result.kind, result.type, result.message, result.signal = (

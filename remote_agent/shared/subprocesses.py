@@ -1,7 +1,7 @@
-"""Programs that this process runs and must not leave behind: they end with their time, and with this process.
+"""Programs that this process runs: small ones that answer at once, and those that must not be left behind.
 
-Rule: each has a process group of its own, so that what it has started ends with it. A group gets a signal only while its leader is known to be
-there: nobody else can have its number then.
+Rule: a program that takes long has a process group of its own, so that what it has started ends with it. A group gets a signal only while its
+leader is known to be there: nobody else can have its number then.
 """
 
 import os
@@ -10,9 +10,21 @@ import subprocess
 import sys
 from typing import Callable, Mapping, Optional, Sequence
 
-__all__ = ["end_group", "start_group"]
+__all__ = ["answer_of", "end_group", "start_group"]
 
 _PR_SET_PDEATHSIG = 1
+
+
+def answer_of(
+    command: Sequence[str], *, timeout: float, env: Optional[Mapping[str, str]] = None
+) -> "Optional[subprocess.CompletedProcess[bytes]]":
+    """Run a program that reads nothing. Returns its exit code and what it printed; None if it is missing or takes too long."""
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=env, timeout=timeout, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 def start_group(

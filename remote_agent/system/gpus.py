@@ -325,18 +325,7 @@ def _mebibytes(text: str) -> Optional[int]:
 
 
 def _nvidia_smi(*arguments: str) -> Optional[List[str]]:
-    import subprocess
+    from remote_agent.shared.subprocesses import answer_of
 
-    try:
-        result = subprocess.run(
-            [_TOOL, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=dict(os.environ, LC_ALL="C"),
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return None if result.returncode else result.stdout.decode("utf-8", "replace").splitlines()
+    done = answer_of([_TOOL, *arguments], timeout=_PATIENCE, env=dict(os.environ, LC_ALL="C"))
+    return None if done is None or done.returncode else done.stdout.decode("utf-8", "replace").splitlines()

@@ -201,24 +201,13 @@ def boot_id() -> str:
 @functools.lru_cache(maxsize=1)
 def _boot_session() -> str:
     """Return what macOS and the BSDs have instead of a boot id."""
-    import subprocess
+    from remote_agent.shared.subprocesses import answer_of
 
+    variables = dict(os.environ, PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     for name in ("kern.bootsessionuuid", "kern.boottime"):
-        try:
-            done = subprocess.run(
-                ["sysctl", "-n", name],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=dict(os.environ, PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"),
-                timeout=15,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        said = done.stdout.decode("ascii", "replace").strip()
-        if done.returncode == 0 and said:
-            return said
+        done = answer_of(["sysctl", "-n", name], timeout=15, env=variables)
+        if done is not None and done.returncode == 0 and done.stdout.strip():
+            return done.stdout.decode("ascii", "replace").strip()
     return ""
 
 

@@ -11,8 +11,9 @@ session if lingering is enabled (loginctl(1)). So both are needed.
 import os
 import pwd
 import re
-import subprocess
 from typing import Dict, List, NamedTuple, Optional
+
+from remote_agent.shared.subprocesses import answer_of
 
 __all__ = ["NO_SCOPE", "Escape", "find_escape"]
 
@@ -101,18 +102,8 @@ def _property(question: List[str], name: str) -> Optional[str]:
 
 def _call(command: List[str]) -> Optional[str]:
     """Return what a command printed; None if it is missing, fails or takes too long."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    done = answer_of(command, timeout=_PATIENCE)
+    return done.stdout.decode("utf-8", "replace") if done is not None and done.returncode == 0 else None
 
 
 def _user() -> Optional[str]:

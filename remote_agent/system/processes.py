@@ -80,21 +80,10 @@ def _all() -> Dict[int, _Stat]:
 
 def _ps(*arguments: str) -> str:
     """Return what `ps` says; empty if it says nothing."""
-    import subprocess
+    from remote_agent.shared.subprocesses import answer_of
 
-    try:
-        done = subprocess.run(
-            ["ps", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=dict(os.environ, LC_ALL="C"),
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "replace")
+    done = answer_of(["ps", *arguments], timeout=60, env=dict(os.environ, LC_ALL="C"))
+    return done.stdout.decode("utf-8", "replace") if done is not None else ""
 
 
 def _by_ps(*which: str) -> Dict[int, _Stat]:
@@ -355,17 +344,7 @@ def _writes_to(pid: int, path: str) -> bool:
 
 
 def _holders_by_lsof(path: str) -> Set[int]:
-    import subprocess
+    from remote_agent.shared.subprocesses import answer_of
 
-    try:
-        done = subprocess.run(
-            ["lsof", "-a", "-d", "1,2", "-t", "--", path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return set()
-    return {int(word) for word in done.stdout.split() if word.isdigit()}
+    done = answer_of(["lsof", "-a", "-d", "1,2", "-t", "--", path], timeout=60)
+    return {int(word) for word in done.stdout.split() if word.isdigit()} if done is not None else set()

@@ -6,7 +6,7 @@ Rule: it is read from the system, unless the user says it.
 import os
 from typing import List, Optional, Union
 
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.resources import Resources, Room
 
 __all__ = ["memory_here", "room_here", "usable_cpu_ids"]
 

@@ -13,13 +13,13 @@ from remote_agent.job_process.epilogue import Epilogue
 from remote_agent.job_process.process import become_job, hold_gpus, keep_to
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.threads import limit_loaded, without_users
-from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec
 from remote_agent.protocol.messages import Start
-from remote_agent.protocol.zygote_spec import ZygoteSpec
-from remote_agent.zygote.prepare import as_unusable
+from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
+from remote_agent.zygote.imports.prepare import as_unusable
 
 if TYPE_CHECKING:
-    from remote_agent.zygote.worker import Worker
+    from remote_agent.zygote.reuse.worker import Worker
 
 __all__ = ["run_child"]
 

@@ -11,8 +11,8 @@ import sys
 from typing import Any, Dict, List, NoReturn, Tuple
 
 from remote_agent.job import JobError
-from remote_agent.protocol.zygote_spec import ZygoteSpec
-from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
+from remote_agent.protocol.specs.zygote import ZygoteSpec
+from remote_agent.zygote.imports.prepare import Unusable, as_unusable, prepare
 
 __all__ = ["probe", "read_handover", "respawn"]
 

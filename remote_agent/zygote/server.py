@@ -30,19 +30,19 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.constants import SPARE, WARM
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import to_json
-from remote_agent.protocol.job_spec import EpilogueSpec
 from remote_agent.protocol.messages import FromZygote, Imported, Ready, Start
 from remote_agent.protocol.result_parts import NO_PARTS, SAME
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.job import EpilogueSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception, safe_text
 from remote_agent.zygote.child import run_child
-from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload
-from remote_agent.zygote.prepare import as_unusable, check_python, prepare, why_not_forkable
+from remote_agent.zygote.imports.preload import Preloaded, UnfitSpare, preload
+from remote_agent.zygote.imports.prepare import as_unusable, check_python, prepare, why_not_forkable
 from remote_agent.zygote.respawn import probe, read_handover, respawn
 from remote_agent.zygote.warm_up import warm_up, warm_up_with
 
 if TYPE_CHECKING:
-    from remote_agent.zygote.worker import Worker
+    from remote_agent.zygote.reuse.worker import Worker
 
 __all__ = ["Zygote", "main"]
 
@@ -144,7 +144,7 @@ def _worker_of(spec: ZygoteSpec) -> "Optional[Type[Worker]]":
     """Return what makes a job's process a worker, if jobs are to share processes. It is imported only then."""
     if spec.isolation != "reuse":
         return None
-    from remote_agent.zygote.worker import Worker
+    from remote_agent.zygote.reuse.worker import Worker
 
     return Worker
 

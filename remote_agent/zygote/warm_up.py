@@ -13,14 +13,14 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import make_config
 from remote_agent.hydra.compat import minimal_hydra_node
 from remote_agent.job_process.context import LOG_FORMAT, PlainContext, default_handlers, make_context
-from remote_agent.job_process.result import make_result
+from remote_agent.job_process.pickles.result import make_result
+from remote_agent.job_process.pickles.unpickling import loads
 from remote_agent.job_process.run import state_of
 from remote_agent.job_process.shutdown import load_stdio, unfinished
-from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import learn
-from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec, JobSpec
 
 __all__ = ["warm_up", "warm_up_with"]
 

@@ -22,7 +22,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.agents import connection
+from launcher.agents import link
 from launcher.demo.server import DemoServer
 from launcher.errors import LauncherError, ResultNotDecoded
 from launcher.hosts.host_spec import HostSpec
@@ -172,7 +172,7 @@ def test_a_host_that_turns_hostile_with_a_job_is_left(
     """
     # The two that say nothing more are noticed by their silence. For all other tests the product's patience stays: on a
     # slow machine, a host would be given up that only had no turn yet.
-    monkeypatch.setattr(connection, "HEARTBEAT", 5.0 if name in ("drip", "deaf") else connection.HEARTBEAT)
+    monkeypatch.setattr(link, "HEARTBEAT", 5.0 if name in ("drip", "deaf") else link.HEARTBEAT)
     made = trial(name)
     returns = made.run(retries={"lost": 3})
     assert [one.return_value for one in returns] == list(range(JOBS))

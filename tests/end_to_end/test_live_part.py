@@ -73,13 +73,12 @@ def terminal(project: Path, more: dict[str, str]) -> Iterator[OnTerminal]:
         yield opened
 
 
-def is_as_before(terminal: OnTerminal, before: list[object]) -> bool:
-    return terminal.mode == before and not terminal.is_cursor_hidden
+def is_as_before(terminal: OnTerminal) -> bool:
+    return terminal.mode == terminal.mode_before and not terminal.is_cursor_hidden
 
 
 def test_look_at_a_hostile_job_and_cancel_it(terminal: OnTerminal, project: Path) -> None:
     """Its host's row has its report. Its output is text, and does nothing to the screen."""
-    before = terminal.mode
     screen = terminal.wait_for("jobs 0 (")
     assert screen[0].startswith("run ")
     assert any("loss 0.25" in line for line in terminal.wait_for("loss 0.25"))
@@ -98,17 +97,16 @@ def test_look_at_a_hostile_job_and_cancel_it(terminal: OnTerminal, project: Path
     (project / "go").touch()
     assert terminal.end() == 1
     assert "1 completed, 1 failed (1 cancelled)" in " ".join(terminal.screen())
-    assert is_as_before(terminal, before)
+    assert is_as_before(terminal)
 
 
 def test_leave_and_come_back(terminal: OnTerminal, project: Path, more: dict[str, str]) -> None:
     """The run goes on. Who attaches sees the same live part, and loses nothing."""
-    before = terminal.mode
     terminal.wait_for("jobs 0 (")
     terminal.write(b"dy")
     assert terminal.end() == 0
     assert "goes on without this process" in " ".join(terminal.screen())
-    assert is_as_before(terminal, before)
+    assert is_as_before(terminal)
     with on_terminal(launcher("attach"), project, is_own=True, more=more, columns=120) as second:
         second.wait_for("2/2 running")
         with on_terminal(launcher("attach"), project, is_own=True, more=more, columns=120) as third:
@@ -135,25 +133,23 @@ def test_resized_and_narrow(project: Path, more: dict[str, str]) -> None:
 def test_ctrl_c_once_cancels_and_the_hooks_fire(project: Path, more: dict[str, str]) -> None:
     """As without the live part."""
     with on_terminal(sweep(project, "sleeps"), project, is_own=True, more=more) as terminal:
-        before = terminal.mode
         terminal.wait_for("jobs 0 (")
         terminal.write(b"\x03")
         assert terminal.end() == 130
         assert "2 cancelled" in " ".join(terminal.screen())
-        assert is_as_before(terminal, before)
+        assert is_as_before(terminal)
 
 
 def test_ctrl_c_twice_leaves_at_once(project: Path, more: dict[str, str]) -> None:
     """And the terminal is as it was."""
     with on_terminal(sweep(project, "sleeps"), project, is_own=True, more=more) as terminal:
-        before = terminal.mode
         terminal.wait_for("jobs 0 (")
         terminal.write(b"\x03")
         terminal.wait_for("jobs are cancelled, hooks finish")
         terminal.write(b"\x03")
         # In the last moments of the process, when all is done, a signal ends it by itself.
         assert terminal.end() in (130, -signal.SIGINT)
-        assert is_as_before(terminal, before)
+        assert is_as_before(terminal)
 
 
 def test_ctrl_c_outside_of_a_run_leaves_the_terminal_as_it_was(project: Path, more: dict[str, str]) -> None:
@@ -164,31 +160,28 @@ def test_ctrl_c_outside_of_a_run_leaves_the_terminal_as_it_was(project: Path, mo
         "print('\\x1b[?25lready', flush=True); time.sleep(60)"
     )
     with on_terminal([sys.executable, "-c", code], project, is_own=True, more=more) as terminal:
-        before = terminal.mode
         terminal.wait_for("ready")
         terminal.write(b"\x03")
         assert terminal.end() == -signal.SIGINT
-        assert is_as_before(terminal, before)
+        assert is_as_before(terminal)
 
 
 def test_sigterm_leaves_the_terminal_as_it_was(terminal: OnTerminal) -> None:
     """The run is cancelled as ever."""
-    before = terminal.mode
     terminal.wait_for("jobs 0 (")
     terminal.process.send_signal(signal.SIGTERM)
     assert terminal.end() == 130
-    assert is_as_before(terminal, before)
+    assert is_as_before(terminal)
 
 
 def test_a_hook_may_ask_on_the_terminal(project: Path, more: dict[str, str]) -> None:
     """What is typed for it is its own, with an echo; keys are ours again afterwards."""
     command = [*sweep(project, jobs="1"), "--callback", "my_app:Asks"]
     with on_terminal(command, project, is_own=True, more=more) as terminal:
-        before = terminal.mode
         terminal.wait_for("job 0")
         (project / "go").touch()
         terminal.wait_for("really?")
         terminal.write(b"dyq\r")
         assert terminal.end() == 0
         assert "answer: 'dyq'" in " ".join(terminal.screen())
-        assert is_as_before(terminal, before)
+        assert is_as_before(terminal)

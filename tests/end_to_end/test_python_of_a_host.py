@@ -60,7 +60,9 @@ def python_of(name: str, folder: str, transport: Transport) -> tuple[str, str]:
     return path, told.format(path=path)
 
 
-@pytest.mark.parametrize("name", PYTHONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("broken", "too old") else pytest.mark.slow) for name in PYTHONS]
+)
 def test_a_python_that_cannot_run_jobs_makes_its_host_unusable(
     name: str, any_host: HostSpec, transport: Transport, host_folder: Callable[[], str], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from launcher.errors import ConfigError, InventoryError
 from launcher.options import LaunchConf
 from launcher.reproduce.reproduce import reproduce
 from launcher.runs.journal import JournalReader
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 
 _APP = """
 import os

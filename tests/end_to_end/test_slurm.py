@@ -70,6 +70,18 @@ def test_a_sweep_becomes_one_array(cluster: SlurmCluster, tmp_path: Path):
     assert lines(cluster.login, "ran")
 
 
+@pytest.mark.parametrize("options", [{}, {"jobs": "many", "allocations": 2}])
+def test_what_has_begun_ends_by_itself(cluster: SlurmCluster, tmp_path: Path, options: dict[str, Any]):
+    """So each allocation is COMPLETED for who asks Slurm, also the last one, whose job ends the run; also one that would wait for more jobs."""
+    run = FaultyRun(tmp_path).start(load_app().quick, 3, [login(cluster, **options)])
+    run.finish(_LONG)
+    run.check_nothing_lost(cluster.login, 3)
+    check_nothing_left(cluster)
+    began = cluster.ask("squeue -h -r -t all -o '%T %N'").splitlines()
+    assert {one.split()[0] for one in began if len(one.split()) == 2} == {"COMPLETED"}
+    assert {one for one in began if len(one.split()) == 1} <= {"CANCELLED "}
+
+
 def test_a_request_that_slurm_has_twice_runs_no_job_twice(cluster: SlurmCluster, tmp_path: Path):
     """Slurm takes the request, twice, and its answer is lost. It is found by its name, and the allocations that are too many end by themselves."""
     fake = '#!/bin/sh\ncat >/home/runner/script\n/usr/bin/sbatch "$@" </home/runner/script >/dev/null\n/usr/bin/sbatch "$@" </home/runner/script >/dev/null\nexit 1\n'

@@ -10,8 +10,8 @@ import pytest
 
 from launcher import events
 from remote_agent.agent.spool.log import scan
-from remote_agent.slurm.shared_files import unseal
-from remote_agent.slurm.turns import SILENCE
+from remote_agent.slurm.shared_disk.shared_files import unseal
+from remote_agent.slurm.shared_disk.turns import SILENCE
 from tests.end_to_end.test_slurm import check_nothing_left, login, wait_started
 from tests.faults.injection import FaultyRun, load_app, open_gate
 from tests.hosts.slurm import running_cluster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -132,3 +133,29 @@ def test_wandb_has_an_offline_run_for_each_job(sweep: Any) -> None:
         found[name] = (losses, code)
     assert {name: code for name, (_, code) in found.items()} == {"job 0": 0, "job 1": 0, "job 2": 1}
     assert found["job 1"][0] == pytest.approx([0.5, 0.25, 0.125, 0.0625, 0.03125])
+
+
+def test_trackio_has_a_run_for_each_job(sweep: Any, tmp_path: Path) -> None:
+    """In its database, read by its own command line: losses by step, overrides, one group for the sweep, how each job ended."""
+    variables = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
+    sweep("trackio_callback:Trackio", **variables)
+
+    def ask(*words: str) -> Any:
+        program = "import sys; sys.argv[0] = 'trackio'; from trackio.cli import main; main()"
+        command = [sys.executable, "-c", program, *words, "--project", "sweeps", "--json"]
+        return json.loads(subprocess.check_output(command, env={**os.environ, **variables}, timeout=100))
+
+    assert sorted(ask("list", "runs")["runs"]) == [f"{tmp_path.name}/out job {num}" for num in range(3)]
+    for num, lr in enumerate((0.1, 0.5, 3.0)):
+        run = f"{tmp_path.name}/out job {num}"
+        read = {
+            name: [
+                (one["step"], one["value"]) for one in ask("get", "metric", "--run", run, "--metric", name)["values"]
+            ]
+            for name in ("loss", "completed")
+        }
+        assert read["loss"] == [(step, pytest.approx((1 - lr) ** (step + 1))) for step in range(5)]
+        assert read["completed"] == [(5, int(lr < 3))]
+    config = ask("get", "run", "--run", f"{tmp_path.name}/out job 1")["config"]
+    assert config["overrides"] == ["+lr=0.5"]
+    assert config["_Group"] == f"{tmp_path.name}/out"

@@ -20,7 +20,7 @@ import pytest
 import launcher
 from benchmarks.proxy import running_proxy
 from launcher import events
-from launcher.agents import connection
+from launcher.agents import link
 from tests.faults.injection import (
     FAULTS,
     FaultyRun,
@@ -59,7 +59,7 @@ def app() -> Any:
 @pytest.fixture
 def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice a silent link after two seconds instead of twenty."""
-    monkeypatch.setattr(connection, "HEARTBEAT", 2.0)
+    monkeypatch.setattr(link, "HEARTBEAT", 2.0)
 
 
 def is_unknown(run: FaultyRun) -> bool:

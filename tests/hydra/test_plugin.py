@@ -398,10 +398,12 @@ def test_a_wrong_option_is_refused_in_a_line(app: Path) -> None:
     ("override", "message"),
     [
         ("+hydra.launcher.timout=3", "unknown option 'timout'; did you mean 'timeout'?"),
-        ("hydra.launcher.isolation=frok", "isolation: 'frok' is not one of auto, fork, spawn"),
-        ("hydra.launcher.hosts=[a b]", "host 'a b'"),
+        pytest.param(
+            "hydra.launcher.isolation=frok", "isolation: 'frok' is not one of auto, fork, spawn", marks=pytest.mark.slow
+        ),
+        pytest.param("hydra.launcher.hosts=[a b]", "host 'a b'", marks=pytest.mark.slow),
         ("+hydra.launcher.on_error.nobody=fail", "on_error names 'nobody'; the callbacks are none"),
-        ("hydra.launcher.live=perhaps", "not a valid bool"),
+        pytest.param("hydra.launcher.live=perhaps", "not a valid bool", marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(

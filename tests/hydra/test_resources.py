@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from launcher.app_run import AppRun, prepare
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from launcher.errors import ConfigError, InventoryError
 from launcher.options import LaunchConf
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from tests.hydra import apps
 
 _FILES = {
@@ -96,8 +96,14 @@ def test_a_config_group_may_be_swept(app: Path) -> None:
     ("overrides", "says"),
     [
         ("n=1,0", r"hydra\.launcher\.resources\.cpus: 0 is not a whole number from 1 on \(job with n=0"),
-        ("n=1,1.5", r"hydra\.launcher\.resources\.cpus: 1\.5 is not a whole number"),
-        ("size=small,wrong", r"hydra\.launcher\.resources\.gpus: 0\.5 is not a whole number .*\(job with size=wrong"),
+        pytest.param(
+            "n=1,1.5", r"hydra\.launcher\.resources\.cpus: 1\.5 is not a whole number", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "size=small,wrong",
+            r"hydra\.launcher\.resources\.gpus: 0\.5 is not a whole number .*\(job with size=wrong",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_sent(app: Path, overrides: str, says: str) -> None:

@@ -33,8 +33,8 @@ from remote_agent.hydra.compat import minimal_hydra_node
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
+from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec
 from tests.specs import job_spec, zygote_spec
 
 _PATIENCE = 30.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from launcher import events
 from launcher.errors import JournalError
 from launcher.runs.journal import StoredResult
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 
 __all__ = ["Disk", "Killed", "SimJournal"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from remote_agent.agent.spool.log import Reference
-from remote_agent.slurm.shared_files import FileOperations
+from remote_agent.slurm.shared_disk.shared_files import FileOperations
 
 __all__ = ["LATE", "LateDisk", "Machine"]
 

@@ -10,10 +10,10 @@ from typing import Any
 from launcher import events
 from launcher.agents import facts
 from launcher.engine.decider import Decider
-from launcher.engine.scheduler import Scheduler
-from launcher.engine.state import UnfinishedJob
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import UnfinishedJob
 from remote_agent.job import JobError
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.resources import Resources
 from remote_agent.shared.room import Admission
 from tests.simulation.history import History, Job, Step
 from tests.simulation.model_host import Gpus, ModelHost, Record

@@ -11,13 +11,13 @@ import random
 from collections import Counter
 
 from remote_agent.job import JobError
-from remote_agent.slurm import incarnations
-from remote_agent.slurm.heirs import MAX_HEIRS, OWED, Owed, owe, settle_dead, take_owed
-from remote_agent.slurm.incarnations import FOLDER, Debt, Fate, Incarnation, Incarnations, holders, is_fenced
-from remote_agent.slurm.next_attempts import make_next, next_id
-from remote_agent.slurm.pool import Pool, order_of
-from remote_agent.slurm.shared_files import SharedFiles
-from remote_agent.slurm.turns import SEEN, SILENCE, Turn
+from remote_agent.slurm.pool import incarnations
+from remote_agent.slurm.pool.heirs import MAX_HEIRS, OWED, Owed, owe, settle_dead, take_owed
+from remote_agent.slurm.pool.incarnations import FOLDER, Debt, Fate, Incarnation, Incarnations, holders, is_fenced
+from remote_agent.slurm.pool.next_attempts import make_next, next_id
+from remote_agent.slurm.pool.pool import Pool, order_of
+from remote_agent.slurm.shared_disk.shared_files import SharedFiles
+from remote_agent.slurm.shared_disk.turns import SEEN, SILENCE, Turn
 from tests.simulation.late_disk import LATE, LateDisk, LateReader, Machine
 from tests.specs import job_spec
 

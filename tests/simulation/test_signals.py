@@ -25,9 +25,9 @@ from launcher import events
 from launcher.errors import RunInterrupted
 from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
-from launcher.session import interrupts
 from launcher.session.hooks import RunHooks
 from launcher.session.session import Session, SessionConf
+from launcher.session.stopping import interrupts
 from remote_agent.callbacks.composite import Callbacks
 
 _FOLDER = Path("/nowhere/launcher-simulation")
@@ -255,7 +255,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_record, "write_setup", lambda setup, journal: None)
     monkeypatch.setattr(run_record, "write_prepared", lambda prepared, journal: None)
     monkeypatch.setattr(interrupts, "PATIENCE", 0.0)
-    monkeypatch.setattr("launcher.session.ending._ON_THEIR_WAY", 0.0)
+    monkeypatch.setattr("launcher.session.stopping.ending._ON_THEIR_WAY", 0.0)
 
 
 def history(seed: int, signals: tuple[int, ...]) -> World:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from launcher import events
-from launcher.engine.placing import HostView, Placing
+from launcher.engine.scheduling.placing import HostView, Placing
 from remote_agent.shared.room import Admission
 from tests.simulation.history import History, Job, Step, generate, shrink
 from tests.simulation.model_host import Violation
@@ -61,7 +61,7 @@ _SEEDS = (3, 7, 13, 24, 27, 40, 67, 96, 1040, 1923)
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=[] if seed in _SEEDS[:4] else pytest.mark.slow) for seed in _SEEDS]
+    "seed", [pytest.param(seed, marks=[] if seed in _SEEDS[:2] else pytest.mark.slow) for seed in _SEEDS]
 )
 def test_a_controller_that_dies_at_each_of_its_writes(seed):
     """Killed before or behind any write of its journal, and resumed, a run comes to the same promises."""
@@ -87,6 +87,7 @@ def test_a_controller_that_dies_at_every_second_write():
     assert sorted(world.starts) == [f"{num}.1" for num in range(6)]
 
 
+@pytest.mark.slow
 def test_jobs_of_a_slow_host_end_on_a_fast_one():
     """Each job starts once. Together the hosts take about as long as they would if every job went to the first free one."""
     history = History(1, (1, 1), tuple(Job(0.0, 5.0) for _ in range(100)), slowness=(1.0, 4.0))
@@ -105,7 +106,14 @@ def _passed_by(world: World, large: int) -> int:
     return sum(num > large for num in before)
 
 
-@pytest.mark.parametrize(("slots", "slowness"), [((3,), ()), ((3, 1), ()), ((3, 3), (1.0, 4.0))])
+@pytest.mark.parametrize(
+    ("slots", "slowness"),
+    [
+        ((3,), ()),
+        pytest.param((3, 1), (), marks=pytest.mark.slow),
+        pytest.param((3, 3), (1.0, 4.0), marks=pytest.mark.slow),
+    ],
+)
 def test_a_large_job_is_not_held_up_by_small_ones(slots, slowness, monkeypatch):
     """A stream of small ones goes on for long, and never leaves three GPUs free by itself. Without the rule of `Admission` they all come first."""
     small = [Job(0.1 * num, 5.0 + num % 3) for num in range(100)]

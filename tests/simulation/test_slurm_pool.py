@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 
 from remote_agent.protocol.wire import Frame
-from remote_agent.slurm import incarnations
-from remote_agent.slurm.pool import Pool
-from remote_agent.slurm.shared_files import SharedFiles
+from remote_agent.slurm.pool import incarnations
+from remote_agent.slurm.pool.pool import Pool
+from remote_agent.slurm.shared_disk.shared_files import SharedFiles
 from tests.simulation import slurm_world
 from tests.simulation.late_disk import LATE, LateDisk, Machine
 from tests.simulation.slurm_world import World

@@ -18,13 +18,13 @@ from launcher.agents import facts
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import HostUnreachable, JournalError
 from launcher.runs.journal import Returned
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
-from remote_agent.protocol.resources import Resources, Room
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.resources import Resources, Room
 from tests.simulation.history import History, Step
 from tests.simulation.journal import Disk, Killed, SimJournal, through_json
 from tests.simulation.model_host import ModelHost, Record, Violation

@@ -6,7 +6,6 @@ kept. Results that nobody has collected are kept too, except with `--force`.
 
 from __future__ import annotations
 
-import concurrent.futures
 import sys
 import time
 from collections import Counter
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from launcher.cli import arguments
 from launcher.cli import options as opt
 from launcher.cli.parameters import Option
-from launcher.cli.past_hosts import hosts_to_ask, labels
-from launcher.errors import HostError, LauncherError, UsageError
+from launcher.cli.past_hosts import ask, ask_each, hosts_to_ask, labels
+from launcher.errors import LauncherError, UsageError
 
 if TYPE_CHECKING:
     from launcher.hosts.host_spec import HostSpec
@@ -99,8 +98,7 @@ def clean(
         is_dry = True
     specs = hosts_to_ask(given["hosts"], given["hosts_file"], given["workdir"])
     found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
-    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(_survey, found))
+    ask_each(_survey, found)
     for one in found:
         _choose(one, time.time() - age, is_forced)
     gone = [] if given["hosts"] or given["hosts_file"] else [entry for entry in index.entries() if not entry.is_there]
@@ -111,8 +109,7 @@ def clean(
     if is_removing and not is_yes:
         is_removing = _confirm(total)
     if is_removing:
-        with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
-            list(pool.map(lambda one: _remove(one, is_forced), [one for one in found if one.chosen]))
+        ask_each(lambda one: _remove(one, is_forced), [one for one in found if one.chosen])
         for entry in gone:
             index.remove(entry.run)
     if is_json:
@@ -126,13 +123,7 @@ def clean(
 
 
 def _survey(host: _Host) -> None:
-    from launcher.agents.query import AgentQuery
-
-    try:
-        with AgentQuery(host.spec, "clean") as talk:
-            host.items = [item for item in talk.survey() if _is_item(item)]
-    except HostError as error:
-        host.error = str(error)
+    host.items = [item for item in ask(host, lambda query: query.survey()) or () if _is_item(item)]
 
 
 def _is_item(item: Any) -> bool:
@@ -177,16 +168,10 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
 
 
 def _remove(host: _Host, is_forced: bool) -> None:
-    from launcher.agents.query import AgentQuery
-
-    try:
-        with AgentQuery(host.spec, "clean") as talk:
-            answer = talk.remove([item["id"] for item in host.chosen], force=is_forced)
-    except HostError as error:
-        host.error = str(error)
-        return
-    host.removed = [str(item) for item in answer["removed"]]
-    host.kept += [(str(item), str(why)) for item, why in answer["kept"]]
+    answer = ask(host, lambda query: query.remove([item["id"] for item in host.chosen], force=is_forced))
+    if answer is not None:
+        host.removed = [str(item) for item in answer["removed"]]
+        host.kept += [(str(item), str(why)) for item, why in answer["kept"]]
 
 
 def _confirm(total: int) -> bool:

@@ -7,16 +7,14 @@ JobReturn is that of the last one.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from launcher.cli import arguments
 from launcher.cli.commands.attach import Live, resume_run
 from launcher.cli.parameters import Exit, Option
 from launcher.cli.runner import output as open_output
 from launcher.errors import UsageError
-
-if TYPE_CHECKING:
-    from launcher.events import JobReturned
+from launcher.events import JobReturned
 
 __all__ = ["retry"]
 

@@ -102,18 +102,22 @@ def _ask(path: str) -> None:
         if int.from_bytes(peer[4:8], sys.byteorder) == os.geteuid():
             _send(sock, [0, 1, 2, lifeline])
             pid, group = (int(text) for text in word(sock).removeprefix("y").split(","))
-            assert sys.platform == "linux"
-            from launcher.cli.waiting import follow
-
-            fork = follow.step_aside(sock, pid, group)
-            if fork is not None:
-                follow.follow(sock, fork)
+            _follow(sock, pid, group)
     except (OSError, ValueError):
         return  # nothing was done: the command starts here, as without it
     finally:
         sock.close()
         os.close(lifeline)
         os.close(held)
+
+
+def _follow(sock: Any, pid: int, group: int) -> None:
+    if sys.platform == "linux":
+        from launcher.cli.waiting.follow import follow, step_aside
+
+        fork = step_aside(sock, pid, group)
+        if fork is not None:
+            follow(sock, fork)
 
 
 def _send(sock: Any, fds: list[int]) -> None:

@@ -72,6 +72,14 @@ def take_pending() -> list[int]:
 
 def follow(sock: Any, fork: int) -> None:
     """Pass on signals until the fork has ended, and end as it has. Does not return. `fork`: a descriptor of it."""
+    try:
+        _follow(sock, fork)
+    finally:
+        # Who knows how the fork ends is gone, or this process cannot go on. It must not become the command: without it, the fork ends, too.
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _follow(sock: Any, fork: int) -> None:
     sock.setblocking(False)
     # A signal says that something has arrived, so one wait is enough for that and for all other signals.
     fcntl.fcntl(sock.fileno(), fcntl.F_SETOWN, os.getpid())
@@ -95,8 +103,6 @@ def follow(sock: Any, fork: int) -> None:
                 continue  # it has ended, which is about to be said
     if said.startswith(b"s") and said.endswith(b";"):
         _end(os.waitstatus_to_exitcode(int(said[1:-1])))
-    # Who knows how it ended is gone. Without this process, the fork ends, too.
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end(code: int) -> None:

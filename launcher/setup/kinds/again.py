@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from launcher.code.files.snapshot import Snapshot
+from launcher.engine.requests import QueuedJob
+from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal import FOLDER
 from launcher.setup.kinds.hydra import HydraSetup
 from launcher.setup.kinds.run_setup import RunSetup
 from launcher.setup.prepared import PreparedRun
 from remote_agent.callbacks.composite import Callbacks
-from remote_agent.protocol.resources import Resources
-from remote_agent.protocol.zygote_spec import Command
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.zygote import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.code.snapshot import Snapshot
-    from launcher.engine.requests import QueuedJob
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
-    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["HydraAgain", "PlainAgain"]
 

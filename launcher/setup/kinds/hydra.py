@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.functions import innermost
-from launcher.code.task import Script, script_of, where_from
+from launcher.code.application.functions import innermost
+from launcher.code.application.task import Script, script_of, where_from
+from launcher.code.files.snapshot import Snapshot
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import (
     NOW,
@@ -33,26 +34,25 @@ from launcher.config.job_config import (
     without_secrets,
     without_value,
 )
+from launcher.engine.requests import QueuedJob
 from launcher.errors import ConfigError, UsageError
 from launcher.hosts.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.runs.index import new_run_id
-from launcher.setup.job_resources import PLUGIN, RESOURCES, own_resources, resources_of
+from launcher.setup.jobs.resources import PLUGIN, RESOURCES, own_resources, resources_of
 from launcher.setup.kinds.plain_app import read_warnings
 from launcher.setup.kinds.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.config.nodes import attach
 from remote_agent.hydra import compat, state
+from remote_agent.job import JobReturn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from typing_extensions import Self
 
-    from launcher.code.application import Application
-    from launcher.code.snapshot import Snapshot
-    from launcher.engine.requests import QueuedJob
-    from remote_agent.job import JobReturn
+    from launcher.code.application.application import Application
 
 __all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"]
 

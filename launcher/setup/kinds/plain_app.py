@@ -10,22 +10,22 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.task import Script
+from launcher.code.application.task import Script
+from launcher.code.files.snapshot import Snapshot
 from launcher.config.lazy import LazyConfig, checked_config
+from launcher.engine.requests import QueuedJob
 from launcher.hosts.inventory import host_specs
+from launcher.options import LaunchConf
 from launcher.runs.index import new_run_id
 from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for
-from launcher.setup.job_resources import RESOURCES, own_resources, resources_of
+from launcher.setup.jobs.resources import RESOURCES, own_resources, resources_of
 from launcher.setup.kinds.run_setup import RunSetup
+from remote_agent.callbacks.composite import Callbacks
 
 if TYPE_CHECKING:
-    from launcher.code.application import Application
-    from launcher.code.snapshot import Snapshot
+    from launcher.code.application.application import Application
     from launcher.config.composition import Composition
-    from launcher.engine.requests import QueuedJob
-    from launcher.options import LaunchConf
-    from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["PlainAppSetup", "read_warnings", "script_of_app"]
 

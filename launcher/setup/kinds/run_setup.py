@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.code.snapshot import Snapshot
-from launcher.code.task import (
+from launcher.code.application.task import (
     Script,
     check_task,
     check_working_folder,
@@ -25,10 +24,11 @@ from launcher.code.task import (
     task_name_of,
     where_from,
 )
+from launcher.code.files.snapshot import Snapshot
 from launcher.config.job_config import without_value
 from launcher.config.lazy import checked_config, config_with_node, made_now
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduler import Policies
+from launcher.engine.scheduling.scheduler import Policies
 from launcher.errors import UsageError
 from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import check_size, host_specs
@@ -43,21 +43,21 @@ from launcher.serialization.modules import main_module_name
 from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.code import take_code
 from launcher.setup.folders import folder_for
-from launcher.setup.job_payload import job_payload
+from launcher.setup.jobs.payload import job_payload
+from launcher.setup.jobs.run_pickler import RunPickler
 from launcher.setup.policies import policies_of
 from launcher.setup.prepared import ZYGOTE, PreparedRun, needed, prepare
-from launcher.setup.run_pickler import RunPickler
 from launcher.tracing.context import TraceContext, context_of
 from launcher.tracing.variables import check_can_send
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal, make_config, opened, put_text
 from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
-from remote_agent.job import IMPORTING
+from remote_agent.job import IMPORTING, JobReturn
 from remote_agent.protocol.constants import SPARE_ENVIRONMENT
-from remote_agent.protocol.job_spec import JobSpec
-from remote_agent.protocol.resources import Resources
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.zygote import Command
 from remote_agent.protocol.trace import TRACEPARENT
-from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from launcher.environments.plan import EnvironmentSource
     from launcher.serialization.plain_records import FindType
     from launcher.setup.earlier import EarlierRuns
-    from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
 

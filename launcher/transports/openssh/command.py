@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +17,7 @@ from pathlib import Path
 from launcher.errors import HostKeyError, HostUnreachable
 from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.route import SshOptions
+from remote_agent.shared.subprocesses import answer_of
 
 __all__ = ["environment", "over_kept", "own_login", "program", "shown_key_error", "write_config"]
 
@@ -184,7 +184,7 @@ def shown_key_error(
     """Return why a key that was shown is not the host's, in our words; None if that is not known."""
     import base64
 
-    from launcher.transports.ssh.host_key import HostKeyPolicy
+    from launcher.transports.ssh.host_keys.host_key import HostKeyPolicy
 
     try:
         told = [line.split() for line in (folder / "shown").read_text().splitlines()]
@@ -244,9 +244,6 @@ def _version() -> tuple[int, int]:
     ssh = program()
     if ssh is None:
         return 0, 0
-    try:
-        said = subprocess.run([ssh, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=15, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0, 0
-    found = re.search(rb"OpenSSH_(\d+)\.(\d+)", said.stderr + said.stdout)
+    said = answer_of([ssh, "-V"], timeout=15)
+    found = re.search(rb"OpenSSH_(\d+)\.(\d+)", said.stderr + said.stdout) if said is not None else None
     return (int(found[1]), int(found[2])) if found else (0, 0)

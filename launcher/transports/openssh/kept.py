@@ -27,7 +27,8 @@ from launcher.transports.openssh import command as ssh_command
 from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.route import SshOptions, resolve
 from launcher.util.frozen import frozen
-from launcher.util.user_folders import make_user_folder, runtime_folder
+from launcher.util.user_folders import make_user_folder, runtime_folder, write_user_file
+from remote_agent.shared.subprocesses import answer_of
 
 __all__ = ["Kept", "close", "connections", "is_up", "kept_hops", "open_kept", "socket_of"]
 
@@ -97,11 +98,8 @@ def _ask(socket: str | os.PathLike[str], what: str) -> bool:
     if ssh is None:
         return False
     argv = [ssh, "-F", "/dev/null", "-S", os.fspath(socket), "-O", what, "--", "kept"]
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    done = answer_of(argv, timeout=_TIMEOUT)
+    return done is not None and done.returncode == 0
 
 
 def open_kept(host: str, options: SshOptions, seconds: float) -> Kept:
@@ -207,9 +205,8 @@ def connections() -> list[Kept]:
 
 def _write(kept: Kept) -> None:
     path = Path(f"{kept.socket}.json")
-    new = path.with_suffix(f".{os.getpid()}.new")
-    new.write_text(json.dumps({"version": _VERSION, **{k: v for k, v in asdict(kept).items() if k != "is_up"}}))
-    new.replace(path)
+    content = {"version": _VERSION, **{k: v for k, v in asdict(kept).items() if k != "is_up"}}
+    write_user_file(path, json.dumps(content).encode())
 
 
 def _read(path: Path) -> Kept | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import AuthenticationFailed, ConnectionLost
 from launcher.transports.ssh.config import SshTarget
+from launcher.transports.ssh.host_keys.known_hosts import fingerprint
 from launcher.transports.ssh.keys import (
     agent_key,
     is_certificate,
@@ -23,7 +24,6 @@ from launcher.transports.ssh.keys import (
     public_part,
     with_certificate,
 )
-from launcher.transports.ssh.known_hosts import fingerprint
 from launcher.util.frozen import frozen
 
 if TYPE_CHECKING:

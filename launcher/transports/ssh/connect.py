@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import AuthenticationFailed, ConnectionLost, HostError, HostKeyError, HostUnreachable
 from launcher.transports.ssh.authentication import KeyAuthentication
 from launcher.transports.ssh.config import SshTarget
-from launcher.transports.ssh.host_key import HostKeyPolicy
+from launcher.transports.ssh.host_keys.host_key import HostKeyPolicy
 from launcher.transports.ssh.lazy_imports import import_paramiko
 from launcher.transports.ssh.link import Link
 from launcher.transports.ssh.route import SshOptions, resolve

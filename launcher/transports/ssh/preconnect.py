@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from launcher.errors import AuthenticationFailed, ConnectionLost, HostError
+from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.connect import connect
+from launcher.transports.ssh.link import Link
 from launcher.transports.ssh.route import SshOptions
-
-if TYPE_CHECKING:
-    from launcher.transports.ssh.config import SshTarget
-    from launcher.transports.ssh.link import Link
 
 __all__ = ["Preconnection"]
 

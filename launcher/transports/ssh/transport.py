@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import AgentError, ConnectionLost
 from launcher.hosts.limits import limit
 from launcher.transports.base import Way
+from launcher.transports.ssh.config import SshTarget
 from launcher.transports.ssh.connect import connect, word
+from launcher.transports.ssh.link import Link
 from launcher.transports.ssh.preconnect import Preconnection
 from launcher.transports.ssh.route import SshOptions
 from launcher.transports.ssh.sockets import EagerSocket
@@ -23,8 +25,6 @@ from launcher.transports.ssh.sockets import EagerSocket
 if TYPE_CHECKING:
     import paramiko
 
-    from launcher.transports.ssh.config import SshTarget
-    from launcher.transports.ssh.link import Link
 
 __all__ = ["SshChannel", "SshTransport"]
 

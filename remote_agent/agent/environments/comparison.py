@@ -8,9 +8,9 @@ import shutil
 from typing import Any, Dict
 
 from remote_agent.agent.environments.build import room_lacking
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.protocol.specs.environment import EnvironmentSpec
 
 __all__ = ["compare"]
 

@@ -13,19 +13,19 @@ import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
-from remote_agent.agent.environments.downloads import STOPPED, Download, Downloads
-from remote_agent.agent.environments.eviction import Evicted, evict
-from remote_agent.agent.environments.inventory import EnvironmentInventory
+from remote_agent.agent.environments.fetching.downloads import STOPPED, Download, Downloads
 from remote_agent.agent.environments.programs import MORE_ROOM
 from remote_agent.agent.environments.pythons import host_facts
-from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
+from remote_agent.agent.environments.store.eviction import Evicted, evict
+from remote_agent.agent.environments.store.inventory import EnvironmentInventory
+from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.blobs import AlteredError, BlobStore
 from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 from remote_agent.protocol.messages import AskPythons, Environment
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import NO_ROOM, slug, unwritable
 from remote_agent.system.private_files import SpoolError

@@ -14,8 +14,9 @@ import sys
 from typing import Any, Dict, Iterator, List, Optional
 
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
+from remote_agent.shared.subprocesses import answer_of
 from remote_agent.system.private_files import open_private
 
 __all__ = ["MAX_PYTHONS", "find_pythons", "host_facts"]
@@ -65,7 +66,7 @@ def host_facts(cache: str, python: Optional[str]) -> HostFacts:
         system=system.sysname,
         machine=system.machine,
         release=system.release,
-        libc=_libc(),
+        libc=_version_of_macos() if sys.platform == "darwin" else _libc_of_linux(),
         driver=_driver(),
         free=shutil.disk_usage(cache).free,
         pythons=[one.to_json() for one in find_pythons(known, python, FetchedPythons(cache))],
@@ -138,10 +139,6 @@ def _ask(path: str) -> Optional[Dict[str, Any]]:
     return said if isinstance(said, dict) else None
 
 
-def _libc() -> str:
-    return _version_of_macos() if sys.platform == "darwin" else _libc_of_linux()
-
-
 def _version_of_macos() -> str:
     import platform  # it is slow, and every agent imports this module
 
@@ -156,11 +153,8 @@ def _libc_of_linux() -> str:
     if said:
         return said
     for loader in sorted(glob.glob("/lib/ld-musl-*.so.1")):
-        try:
-            done = subprocess.run([loader], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=5, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        version = re.search(rb"Version (\d+\.\d+)", done.stderr)
+        done = answer_of([loader], timeout=5)
+        version = re.search(rb"Version (\d+\.\d+)", done.stderr) if done is not None else None
         if version is not None:
             return "musl {}".format(version.group(1).decode("ascii"))
     return ""

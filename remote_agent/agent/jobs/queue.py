@@ -21,10 +21,10 @@ from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.fields import FieldError, is_sha256
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Go, Hello, SendJob, Started, TakeBack
-from remote_agent.protocol.resources import Resources, Room
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.resources import Resources, Room
 from remote_agent.shared.room import SizedQueue
 from remote_agent.system.host import usable_cpus
 from remote_agent.system.resources import memory_here, room_here, usable_cpu_ids

@@ -21,9 +21,9 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import ZygoteListener, Zygotes
 from remote_agent.job import JobError, ResourcesUsed
-from remote_agent.protocol.job_spec import EpilogueSpec
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import EpilogueSpec
 from remote_agent.shared.failure import timed_out
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.private_files import open_private

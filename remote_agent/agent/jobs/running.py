@@ -28,9 +28,9 @@ from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import ERROR_KINDS, JobError, ResourcesUsed
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import REPORTS
-from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.messages import Cancel, Start
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import ForkSpec
 from remote_agent.protocol.trace import TRACEPARENT, traceparent
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import open_private

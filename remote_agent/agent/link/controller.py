@@ -19,7 +19,7 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import HEARTBEAT
 from remote_agent.protocol.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
-from remote_agent.protocol.sync_spec import SyncSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 
 __all__ = ["Controller"]
 

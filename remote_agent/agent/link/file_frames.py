@@ -1,23 +1,28 @@
 """Turns files into frames: many small files into one frame, a large file into several.
 
 Rule: the copy of a file shows it as it was at one moment. A file that changes while it is read is read again. If it changes every
-time, that is reported.
+time, that is reported. Of a file whose first bytes the controller holds already, only the rest is sent. These bytes are
+compared here, by their hash, in the same reading.
 """
 
+import hashlib
 import json
 import os
 import stat
-from typing import Any, Iterator, List
+from typing import Any, Dict, Generator, Iterator, List
 
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.output_tree import MAX_NAMES, Refusals
 from remote_agent.protocol import wire
-from remote_agent.protocol.messages import Chunk
+from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.messages import Chunk, Rest
 
 __all__ = ["FileFrames"]
 
 #: Files up to this size share a frame with others.
 _SMALL = 1 << 16
+#: How many bytes of a file are compared at a time.
+_COMPARED = 1 << 20
 #: How often a file is read if it changes each time.
 _TRIES = 3
 
@@ -93,7 +98,8 @@ class _WatchedFile:
 class FileFrames:
     """Makes frames of files, and keeps track of what was sent and which copies may be inconsistent."""
 
-    def __init__(self, attempt_id: str, refused: Refusals) -> None:
+    def __init__(self, attempt_id: str, refused: Refusals, held: Dict[str, HeldFile]) -> None:
+        self._held = dict(held)
         self._attempt_id = attempt_id
         self._small = _Small(attempt_id)
         self._refused = refused
@@ -117,7 +123,13 @@ class FileFrames:
                 for left in range(_TRIES - 1, -1, -1):
                     watched = _WatchedFile(fd)
                     frames = self._small_file if watched.size <= _SMALL else self._large_file
-                    yield from frames(relative, fd, watched, is_last=not left)
+                    # Once. A file that changes after that is sent as a whole.
+                    held = self._held.pop(relative, None)
+                    is_rest = held is not None and (yield from _is_held(fd, watched, held))
+                    if held is not None and is_rest:
+                        yield from self._rest_of_file(relative, fd, watched, held.size)
+                    else:
+                        yield from frames(relative, fd, watched, is_last=not left)
                     if watched.is_same:
                         break
                 else:
@@ -162,10 +174,51 @@ class FileFrames:
             yield wire.encode_head(header, len(data)), data
             offset += len(data)
 
+    def _rest_of_file(self, relative: str, fd: int, watched: _WatchedFile, base: int) -> Iterator[Piece]:
+        """Yield what a file has beyond the bytes that the controller holds; one empty part if that is nothing.
+
+        If the file has changed, its last piece is not sent.
+        """
+        header: Rest = {
+            "t": "rest",
+            "attempt": self._attempt_id,
+            "path": relative,
+            "mtime": watched.mtime,
+            "size": watched.size,
+            "base": base,
+            "offset": base,
+        }
+        offset = base
+        while True:
+            data = _read(fd, min(wire.CHUNK, watched.size - offset), offset)
+            if not watched.is_same:
+                return
+            header["offset"] = offset
+            yield wire.encode_head(header, len(data)), data
+            offset += len(data)
+            if offset == watched.size:
+                return
+
     def rest(self) -> Iterator[Piece]:
         """Yield the small files that still wait."""
         if self._small.items:
             yield self._small.frame()
+
+
+def _is_held(fd: int, watched: _WatchedFile, held: HeldFile) -> Generator[Piece, None, bool]:
+    """Return whether a file begins with the bytes that the controller holds. Yields pauses, because it may be long."""
+    if held.size > watched.size or held.is_executable != bool(watched.mode & stat.S_IXUSR):
+        return False
+    digest, offset = hashlib.sha256(), 0
+    while offset < held.size:
+        data = _read(fd, min(_COMPARED, held.size - offset), offset)
+        if not data:
+            return False
+        digest.update(data)
+        offset += len(data)
+        if offset < held.size:
+            yield b""
+    return digest.hexdigest() == held.sha256
 
 
 def _read(fd: int, size: int, offset: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Callable, Deque, Optional
 
 from remote_agent.agent.link.outbox import Outbox
 from remote_agent.protocol import wire
-from remote_agent.protocol.sync_spec import SyncSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 
 __all__ = ["Link"]
 

@@ -74,7 +74,8 @@ class Slice:
         return Slice(self._file, self._offset + count, self._size - count)
 
 
-#: A frame; or its head and its payload, if the payload is long and should not be copied.
+#: A frame; or its head and its payload, if the payload is long and should not be copied. An empty one is a pause: the source has worked for
+#: a moment without making a frame, and goes on at the next turn of the agent.
 Piece = Union[bytes, Tuple[bytes, Union[bytes, Slice]]]
 
 
@@ -113,6 +114,9 @@ class Outbox:
             frame = next(source, None)
             if frame is None:
                 continue
+            if not frame:
+                self._reading.append(source)
+                return
             for piece in frame if isinstance(frame, tuple) else (frame,):
                 self._ready.append(memoryview(piece) if isinstance(piece, bytes) else piece)
                 self._size += len(piece)

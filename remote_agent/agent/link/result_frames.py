@@ -4,6 +4,7 @@ Rule: a file that cannot be read is reported to the controller by name, and ever
 
     files      [path, mode, size, mtime] of complete small files
     chunk      a part of a long file; from byte 0 again if the file has changed
+    rest       a part of what a file has beyond the bytes that the controller holds
     tree       links within the folder as [path, text], folders as [path, mtime]; after all files
     files_end  files that were not sent (`refused`), inconsistent copies (`noted`), sizes
 """
@@ -16,6 +17,7 @@ from remote_agent.agent.link.file_frames import FileFrames
 from remote_agent.agent.link.outbox import OpenFile, Piece, Slice
 from remote_agent.agent.link.output_tree import MAX_NAMES, OutputTree, Refusals, Selection
 from remote_agent.protocol import wire
+from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.messages import Chunk, FilesEnd, Output, Tree
 from remote_agent.protocol.result_parts import ResultParts
 
@@ -62,11 +64,13 @@ def output_frames(
     cap: Optional[int] = None,
     cut: Optional[Dict[str, Any]] = None,
     is_made: bool = False,
+    held: Optional[Dict[str, HeldFile]] = None,
 ) -> Iterator[Piece]:
     """Yield the rest of stdout and stderr, then the files of the output directory, then the end mark.
 
     is_made: whether the job had its output directory. If the job has moved or removed it since, `noted` in the end mark
     says so.
+    held: path -> what the controller holds of a file. If these are its first bytes, only the rest is sent.
 
     The end mark has `refused`: what cannot be sent (a link that leads out, a device, an unreadable file, a name that is
     not text); `unmatched`: the positions of the patterns that matched nothing; and `cut`: what was killed while it may
@@ -76,7 +80,7 @@ def output_frames(
     refused = Refusals()
     yield from _rest_of_streams(attempt_id, streams, sent, dropped, cap, refused, sizes)
     selection = Selection(patterns)
-    files = FileFrames(attempt_id, refused)
+    files = FileFrames(attempt_id, refused, held or {})
     if folder is not None and patterns is not False:
         if is_made and not os.path.isdir(folder):
             files.noted.add("the output directory", "is not there any more: the job moved or removed it")

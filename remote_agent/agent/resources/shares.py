@@ -10,7 +10,7 @@ from typing import Dict, Iterable, List, Optional, Tuple
 from remote_agent.agent.resources.cpus import Cpus
 from remote_agent.agent.resources.gpus import GpuPool
 from remote_agent.agent.spool.attempt import Attempt
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.resources import Resources, Room
 from remote_agent.shared.room import Admission, SizedQueue
 
 __all__ = ["Shares", "variables"]

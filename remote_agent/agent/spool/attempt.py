@@ -14,8 +14,9 @@ from remote_agent.agent.spool.log import Reference
 from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.system.gpus import GpuUse
 from remote_agent.system.process_use import ProcessUse
 
@@ -114,7 +115,7 @@ class Seen:
 class Attempt:
     """The agent's knowledge of one attempt. References point into the spool's log."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec) -> None:  # noqa: PLR0915 - one field after the other
         self.id = spec.attempt_id
         self.spec = spec
         self.state = "queued"
@@ -177,6 +178,11 @@ class Attempt:
         self.left_until: Optional[float] = None
         #: Its result was sent over the present link. Its outputs follow when its process is gone.
         self.is_final_sent = False
+        #: Whether files of it came while it ran, over any link. Then the controller is asked what it holds of them; None until it has said so
+        #: over the present link.
+        self.came_early = False
+        self.held: Optional[Dict[str, HeldFile]] = None
+        self.held_so_far: Dict[str, HeldFile] = {}
         self.sock: Any = None
         self.decoder = wire.Decoder()
         #: The worker that does it; None if its process has no other job.

@@ -31,7 +31,7 @@ class Manifest(NamedTuple):
 
 
 class ManifestReader:
-    """Reads the parts of a manifest as they come (`launcher/code/manifest.py` says what they are).
+    """Reads the parts of a manifest as they come (`launcher/code/files/manifest.py` says what they are).
 
     Attributes:
         waiting: the names of parts that are still to be read, each as often as the manifest has it.

@@ -54,7 +54,7 @@ def is_running(spool: str) -> bool:
 
 
 def has_pooled_jobs(spool: str) -> bool:
-    """Whether jobs that no controller has the results of lie in a pool for allocations; see `remote_agent.slurm.pool`."""
+    """Whether jobs that no controller has the results of lie in a pool for allocations; see `remote_agent.slurm.pool.pool`."""
     jobs = os.path.join(spool, "jobs")
     try:
         # Files that are being written have hidden names.

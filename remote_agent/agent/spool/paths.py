@@ -7,7 +7,7 @@ import os
 from typing import Any, Dict, Optional
 
 from remote_agent.agent.spool.attempt import Attempt
-from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.system.host import Folders
 
 __all__ = ["SpoolPaths", "outputs_root"]

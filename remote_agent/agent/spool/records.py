@@ -8,8 +8,8 @@ from typing import Any, Dict, List, Optional
 from remote_agent.agent.spool.attempt import Attempt, Recorded
 from remote_agent.agent.spool.log import Reference
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.job import JobSpec
 
 __all__ = ["apply_record", "unknown_spec"]
 

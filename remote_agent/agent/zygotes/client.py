@@ -25,7 +25,7 @@ from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import THREADS
 from remote_agent.protocol.messages import Start
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 
 __all__ = ["ZygoteClient", "ZygoteGone"]
 

@@ -23,7 +23,7 @@ from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, ST
 from remote_agent.protocol import wire
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.messages import Blob, Blobs, Manifest, Prepare, Withheld
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import unwritable, unwritten
 from remote_agent.system.private_files import SpoolError, make_private_folder

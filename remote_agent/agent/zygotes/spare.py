@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Optional, Tuple, Union
 
 from remote_agent.protocol.constants import SPARE, SPARE_ENVIRONMENT, THREADS
 from remote_agent.protocol.fields import is_sha256
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 from remote_agent.system.processes import OtherProcess
 

@@ -22,8 +22,8 @@ from remote_agent.agent.zygotes.spare import (
 )
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import WARM
-from remote_agent.protocol.warm_spec import WarmSpec
-from remote_agent.protocol.zygote_spec import ZygoteSpec
+from remote_agent.protocol.specs.warm import WarmSpec
+from remote_agent.protocol.specs.zygote import ZygoteSpec
 from remote_agent.system.inherited import FREE_MEMORY, free_memory, inherited, split_variables
 from remote_agent.system.private_files import SpoolError, open_private
 from remote_agent.system.processes import OtherProcess, birth

@@ -3,6 +3,7 @@
 from typing import Any, Dict, List, Literal, Optional, TypedDict
 
 __all__ = [
+    "AskHeld",
     "Chunk",
     "Dropped",
     "EnvironmentCompared",
@@ -21,6 +22,7 @@ __all__ = [
     "Pythons",
     "Removed",
     "Reports",
+    "Rest",
     "Started",
     "Surveyed",
     "Synced",
@@ -173,6 +175,25 @@ class Synced(TypedDict):
     attempt: str
     path: str
     mode: int
+    size: int
+    base: int
+    offset: int
+
+
+class AskHeld(TypedDict):
+    """What does the controller hold of the files of this attempt, which has ended? The files follow the answer."""
+
+    t: Literal["ask_held"]
+    attempt: str
+
+
+class Rest(TypedDict):
+    """A part of what a file has beyond the `base` bytes of it that the controller holds. They are the same bytes."""
+
+    t: Literal["rest"]
+    attempt: str
+    path: str
+    mtime: int
     size: int
     base: int
     offset: int

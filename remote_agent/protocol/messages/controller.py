@@ -12,6 +12,7 @@ __all__ = [
     "Environment",
     "Finish",
     "Go",
+    "Held",
     "Hello",
     "ListEnvironments",
     "ListGpus",
@@ -146,6 +147,14 @@ class Ack(TypedDict):
 
     t: Literal["ack"]
     attempts: List[str]
+
+
+class Held(TypedDict):
+    """What the controller holds of the files of an attempt. Payload: a JSON list of HeldFiles. `more`: further ones follow."""
+
+    t: Literal["held"]
+    attempt: str
+    more: bool
 
 
 class Go(TypedDict):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launcher.agents import connection, facts
+from launcher.agents import connection, facts, link
 from launcher.agents.connection import AgentConnection
 from launcher.agents.plan import Blob
 from launcher.errors import ConnectionLost, HostError, HostUnreachable, UsageError
@@ -42,7 +42,7 @@ class FakeChannel:
 
     def send(self, data: bytes) -> None:
         if self.slow:
-            self.closed.wait(connection.HEARTBEAT / 2)
+            self.closed.wait(link.HEARTBEAT / 2)
         while not self.takes.wait(0.02):
             if self.closed.is_set():
                 raise ConnectionLost("h", "session", "closed")
@@ -143,7 +143,7 @@ class Running:
 @pytest.fixture
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A connection that was started, with a short heartbeat and short pauses."""
-    monkeypatch.setattr(connection, "HEARTBEAT", 0.4)
+    monkeypatch.setattr(link, "HEARTBEAT", 0.4)
     monkeypatch.setattr(connection, "_MAX_BACKOFF", 0.06)
     made = Running(tmp_path)
     yield made
@@ -239,10 +239,12 @@ class TestThreads:
         """The answers to its requests do not fill the memory here."""
         running.session.start()
         channel = running.ready()
+        _wait(lambda: running.session.is_connected)
+        made = running.session._link
         channel.takes.clear()
-        channel.incoming.put(wire.encode({"t": "ping", "n": 1}) * 20 * connection.MAX_REPLIES)
+        channel.incoming.put(wire.encode({"t": "ping", "n": 1}) * 20 * link.MAX_REPLIES)
         assert "without reading the answers" in running.fact(facts.Disconnected).why
-        assert running.session._outgoing.qsize() <= connection.MAX_REPLIES + 10
+        assert made._outgoing.qsize() <= link.MAX_REPLIES + 10
         running.ready()
 
     @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from launcher.agents.environment import EnvironmentSender, file_frames
 from launcher.errors import LauncherError
 from remote_agent.protocol import wire
-from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts
 
 HASH = "a" * 64
 FACTS = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import re
@@ -14,18 +15,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.agents import connection, facts, receiver
+from launcher.agents import facts, receiver
+from launcher.agents.link import MAX_REPLIES
 from launcher.agents.plan import Blob
 from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
 from remote_agent.protocol import wire
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 from remote_agent.shared import disk
+from tests.examples import examples
 from tests.launcher.agents.links import WELCOME, Link, messages, part, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, envelope, job_spec
@@ -195,7 +199,7 @@ class TestInvalidFrames:
             ({"value": {**part(b"value"), "offset": -1}}, b"value"),
             ({"value": part(b"value"), "codec": 5}, b"value"),
             ({"value": part(b"value"), "cfg": part(b"x", 5)}, b"value"),
-            ({"value": part(b"value" * connection.MAX_REPLIES)}, b""),
+            ({"value": part(b"value" * MAX_REPLIES)}, b""),
         ],
     )
     def test_a_result_that_differs_from_its_description_is_no_success(self, link, parts, payload):
@@ -482,7 +486,7 @@ def test_an_error_that_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(messages(), max_size=12), st.booleans())
 def test_the_controller_goes_on_whatever_a_host_sends(tmp_path_factory, messages, is_welcome):
     """Fuzz: messages out of order, repeated, malformed or absurd end the link with a typed error, or lead to a
@@ -518,3 +522,111 @@ def test_the_controller_goes_on_whatever_a_host_sends(tmp_path_factory, messages
         fresh.apply(event)
     assert fresh.jobs == scheduler.jobs
     assert {path.parts[len(folder.parts)] for path in folder.rglob("*")} <= {"0", "1", "2", "results"}
+
+
+class TestWhatIsHeld:
+    """A host asks what is here of files that came while their job ran, and sends the rest."""
+
+    @pytest.fixture
+    def asked(self, tmp_path: Path) -> Link:
+        """A host that was told what is here: of `log` the first three bytes."""
+        link = Link(tmp_path, sync=SyncSpec(1.0, [], says_held=True)).welcome()
+        header = {"t": "synced", "attempt": "0.1", "path": "log", "mode": 0o644, "size": 3, "base": 0, "offset": 0}
+        link.hear(header, b"one")
+        link.hear({"t": "ask_held", "attempt": "0.1"})
+        return link
+
+    @staticmethod
+    def rest(**changed: Any) -> dict[str, Any]:
+        """The rest of that file."""
+        fields = {"path": "log", "mtime": 1, "size": 7, "base": 3, "offset": 3}
+        return {"t": "rest", "attempt": "0.1", **fields, **changed}
+
+    def test_the_answer_has_the_hash_of_what_is_on_the_disk(self, asked: Link) -> None:
+        """Not of what the host said."""
+        (frame,) = asked.sent
+        assert frame.header == {"t": "held", "attempt": "0.1", "more": False}
+        digest = hashlib.sha256((asked.folder.path / "log").read_bytes()).hexdigest()
+        assert json.loads(frame.payload) == [{"path": "log", "size": 3, "sha256": digest, "is_executable": False}]
+
+    def test_the_rest_is_added(self, asked: Link) -> None:
+        """In parts. Who reads the file, reads on."""
+        with open(asked.folder.path / "log") as reader:
+            assert reader.read() == "one"
+            asked.hear(self.rest(), b" t")
+            asked.hear(self.rest(offset=5), b"wo")
+            assert reader.read() == " two"
+        asked.hear({"t": "files_end", "attempt": "0.1", "refused": []})
+        assert (asked.folder.path / "log").read_text() == "one two"
+        assert (asked.folder.path / "log").stat().st_mtime_ns == 1
+        assert not list((asked.folder.path / ".launcher").iterdir())
+
+    def test_a_long_answer_comes_in_parts(self, tmp_path: Path) -> None:
+        """Each of them fits into a frame."""
+        link = Link(tmp_path, sync=SyncSpec(1.0, [], says_held=True)).welcome()
+        for number in range(250):
+            header = {
+                "t": "synced",
+                "attempt": "0.1",
+                "path": str(number),
+                "mode": 0,
+                "size": 1,
+                "base": 0,
+                "offset": 0,
+            }
+            link.hear(header, b"x")
+        link.hear({"t": "ask_held", "attempt": "0.1"})
+        assert [frame.header["more"] for frame in link.sent] == [True, True, False]
+        assert sum(len(json.loads(frame.payload)) for frame in link.sent) == 250
+
+    def test_nothing_is_held_of_a_replaced_attempt(self, tmp_path: Path) -> None:
+        """It has an answer all the same."""
+        link = Link(tmp_path, sync=SyncSpec(1.0, [], says_held=True)).welcome()
+        link.wanted.clear()
+        link.hear({"t": "ask_held", "attempt": "0.1"})
+        assert [frame.payload for frame in link.sent] == [b"[]"]
+        assert not link.folder.path.exists()
+
+    def test_a_file_that_was_changed_here_ends_the_link_and_comes_as_a_whole(self, asked: Link, tmp_path: Path) -> None:
+        """Over the next link nothing is held of it."""
+        (asked.folder.path / "log").write_text("mine")
+        with pytest.raises(OSError, match="changed here"):
+            asked.hear(self.rest(), b" two")
+        assert (asked.folder.path / "log").read_text() == "mine"
+        again = Link(tmp_path, sync=SyncSpec(1.0, [], says_held=True)).welcome()
+        again.folder = asked.folder
+        again.hear({"t": "ask_held", "attempt": "0.1"})
+        assert [frame.payload for frame in again.sent] == [b"[]"]
+        again.hear({"t": "files", "attempt": "0.1", "items": [["log", 0o644, 7]]}, b"one two")
+        assert (asked.folder.path / "log").read_text() == "one two"
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"base": 0}, {"base": -1}, {"base": 4}, {"offset": 2}, {"size": 6}, {"path": 1}, {"mtime": None}, {"attempt": "0.2"}],
+        ids=str,
+    )  # fmt: skip
+    def test_what_makes_no_sense_ends_the_link(self, asked: Link, wrong: dict[str, Any]) -> None:
+        """And changes nothing."""
+        with pytest.raises(AgentError, match="protocol"):
+            asked.hear(self.rest(**wrong), b" two")
+        assert (asked.folder.path / "log").read_text() == "one"
+
+    @pytest.mark.parametrize(
+        "wrong", [{"path": "other"}, {"base": 2, "offset": 2}, {"offset": 4}, {"path": "../log"}], ids=str
+    )
+    def test_a_rest_of_what_is_not_held_is_not_written(self, asked: Link, wrong: dict[str, Any]) -> None:
+        """No hole is made, and nothing outside."""
+        try:
+            asked.hear(self.rest(**wrong), b" t")
+        except OSError as error:
+            assert "changed here" in str(error)  # noqa: PT017 - a name that is refused ends no link
+        else:
+            assert asked.folder.refused == [("../log", "its path leads out of the output directory")]
+        assert (asked.folder.path / "log").read_text() == "one"
+        assert not (asked.folder.path / "other").exists()
+
+    def test_it_is_asked_once(self, asked: Link, tmp_path: Path) -> None:
+        """An answer takes as long as reading all files. And it is not asked by a host that sends none early."""
+        for link in (asked, Link(tmp_path).welcome()):
+            with pytest.raises(AgentError, match="ask_held"):
+                link.hear({"t": "ask_held", "attempt": "0.1"})

@@ -73,13 +73,13 @@ def loaded(state: Path, *arguments: str) -> tuple[str, set[str]]:
     ("arguments", "shown"),
     [
         (["--help"], "multirun"),
-        (["--version"], "hydra-remote-launcher"),
+        pytest.param(["--version"], "hydra-remote-launcher", marks=pytest.mark.slow),
         (["runs"], "completed"),
-        (["runs", "--json"], '"completed"'),
+        pytest.param(["runs", "--json"], '"completed"', marks=pytest.mark.slow),
         (["show", "last"], "2 completed"),
-        (["show", "last", "--all"], "2 completed"),
+        pytest.param(["show", "last", "--all"], "2 completed", marks=pytest.mark.slow),
         (["run", "--help"], "--config-name"),
-        (["show", "--help"], "--offline"),
+        pytest.param(["show", "--help"], "--offline", marks=pytest.mark.slow),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

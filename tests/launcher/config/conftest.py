@@ -8,7 +8,7 @@ import textwrap
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from tests.launcher.config.apps import APP, FILES, numbers
 
 

@@ -24,6 +24,7 @@ if not hydra.__version__.startswith("1.3."):
 
 from launcher.config import hydra as hydra_config
 from launcher.config.caching_loader import CachingConfigLoader
+from tests.examples import examples
 
 
 class Colour(enum.Enum):
@@ -223,7 +224,7 @@ def outcome(loader: ConfigLoaderImpl, name: str | None, lines: list[str]) -> Any
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     name=st.sampled_from(["config", "config", "config", "by_choice", "bare", None, "missing"]),
     lines=st.lists(st.sampled_from(LINES), max_size=5),

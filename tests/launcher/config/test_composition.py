@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from launcher.config.compose import compose
 from launcher.errors import CallbackError, ConfigError
 from launcher.setup.callbacks import callback_nodes
+from tests.examples import examples
 from tests.launcher.config.apps import APP, numbers
 
 # -- one run -----------------------------------------------------------------------------------------------------------
@@ -172,13 +173,13 @@ SWEEPS = [
 ]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(SWEEPS), max_size=5))
 def test_any_sweep_has_the_jobs_of_the_basic_sweeper(overrides):
     """For any overrides, they are the jobs of hydra/_internal/core_plugins/basic_sweeper.py, in its order."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     (expected,) = BasicSweeper.split_arguments(parsed, None)
-    from launcher.code.application import Application
+    from launcher.code.application.application import Application
     from launcher.config.plain import PlainComposition
 
     app = Application(plain_task, "m", "plain_task", None, Path())

@@ -31,16 +31,16 @@ def test_the_mode_is_as_hydra_decides(app):
     assert not GlobalHydra.instance().is_initialized()
 
 
-@pytest.mark.parametrize("multirun", [False, True])
+@pytest.mark.parametrize("multirun", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("config_name", "overrides"),
     [
         ("config", ["lr=5", "hydra.job.chdir=true"]),
-        ("config", ["hydra.mode=RUN"]),
+        pytest.param("config", ["hydra.mode=RUN"], marks=pytest.mark.slow),
         ("config", ["hydra.mode=MULTIRUN"]),
         ("config", ["lr=1,2"]),
         ("multi", ["lr=${oc.env:X}"]),
-        ("multi", ["gone=1"]),
+        pytest.param("multi", ["gone=1"], marks=pytest.mark.slow),
         ("absent", []),
     ],
     ids=str,

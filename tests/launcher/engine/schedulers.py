@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launcher import events
-from launcher.engine.scheduler import Scheduler
+from launcher.engine.scheduling.scheduler import Scheduler
 
 ERROR = {"kind": "exception", "type": "E", "message": "m", "traceback": "", "causes": []}
 

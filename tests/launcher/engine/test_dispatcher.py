@@ -18,12 +18,12 @@ from launcher.agents.receiver import FrameReceiver
 from launcher.engine import dispatcher
 from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.requests import Detach, QueuedJob, Submit, TakenOver
-from launcher.engine.scheduler import Scheduler
+from launcher.engine.scheduling.scheduler import Scheduler
 from launcher.errors import JournalError, SessionError
 from launcher.runs.journal import Journal, JournalReader, Returned, StoredResult
 from remote_agent.protocol import wire
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.job import JobSpec
 from tests.specs import envelope, job_spec, zygote_spec
 
 DONE = envelope()

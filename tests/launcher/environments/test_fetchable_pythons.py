@@ -8,7 +8,7 @@ from launcher.environments import fetchable_pythons as module
 from launcher.environments.fetchable_pythons import fetchable_pythons
 from launcher.environments.uv import Steps
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts
+from remote_agent.protocol.specs.environment import HostFacts
 
 HOST = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])
 

@@ -14,7 +14,7 @@ from launcher.environments.select import choose
 from launcher.environments.uv import Steps
 from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 from tests.packages import make_sdist
 from tests.remote_agent.agent.environments.sites import Lives, script
 
@@ -63,6 +63,7 @@ def test_a_commit_becomes_a_wheel_once(repository: tuple[str, str], tmp_path: Pa
     assert cache.fetch(built).is_file()
 
 
+@pytest.mark.slow
 def test_a_commit_that_is_not_there_is_told(repository: tuple[str, str], tmp_path: Path) -> None:
     """With git's words."""
     (chosen,) = choose(lock_of(repository[0], "a" * 40), FACTS, PYTHON)
@@ -70,6 +71,7 @@ def test_a_commit_that_is_not_there_is_told(repository: tuple[str, str], tmp_pat
         WheelCache({}, tmp_path / "cache").wheel_of(chosen)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_there_is_told(repository: tuple[str, str], tmp_path: Path) -> None:
     """By its name."""
     (chosen,) = choose(lock_of(*repository, subdirectory="rust"), FACTS, PYTHON)

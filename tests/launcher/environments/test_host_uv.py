@@ -14,7 +14,7 @@ from launcher.environments import host_uv as module
 from launcher.environments.host_uv import uv_for
 from launcher.environments.uv import uv_program, uv_version
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts
+from remote_agent.protocol.specs.environment import HostFacts
 
 HOST = HostFacts(platform.system(), platform.machine(), "6.1", "glibc 2.36", "", 0, [])
 

@@ -13,13 +13,14 @@ from launcher.environments import lock as module
 from launcher.environments.lock import Lock, compile_for, locks_from_bytes, locks_to_bytes, read_lock
 from launcher.environments.source import Source
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 from tests.packages import lock_project, make_project, make_wheel
 
 HOST = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])
 PYTHON = PythonFacts("/usr/bin/python3", "3.11.2", "cpython", "cp311", 64)
 
 
+@pytest.mark.slow
 def test_a_uv_lock_has_extras_and_groups(tmp_path: Path) -> None:
     """What is asked for is in it, and the project itself is not."""
     index = tmp_path / "index"

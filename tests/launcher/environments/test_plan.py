@@ -13,7 +13,7 @@ from launcher.environments import plan as module
 from launcher.environments.lock import Lock, keep_compiled
 from launcher.environments.plan import EnvironmentSource
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 from tests.packages import make_wheel
 
 PYTHONS = [

@@ -9,7 +9,7 @@ import pytest
 from launcher.environments.lock import Lock
 from launcher.environments.select import DoesNotFit, choose
 from launcher.errors import PackagesError
-from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
 
 HASH = "0" * 64
 LINUX = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])

@@ -144,7 +144,7 @@ def test_an_sdist_becomes_a_wheel_once(tmp_path: Path) -> None:
         cache.wheel_of(named)
 
 
-@pytest.mark.parametrize("kind", ["gztar", "zip"])
+@pytest.mark.parametrize("kind", ["gztar", pytest.param("zip", marks=pytest.mark.slow)])
 def test_a_package_in_a_folder_of_an_archive(kind: str, tmp_path: Path) -> None:
     """Of one archive, each folder gives its own wheel; a folder that is not there is named."""
     for name in ("one", "two"):

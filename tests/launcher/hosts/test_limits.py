@@ -17,6 +17,7 @@ import pytest
 
 from launcher import events
 from launcher.agents import connection, facts
+from launcher.agents import link as agents_link
 from launcher.agents.gpus import read_gpus
 from launcher.agents.host_use import read_use
 from launcher.agents.query import AgentQuery
@@ -26,7 +27,7 @@ from launcher.engine.decider import Decider
 from launcher.engine.dispatcher import _weight
 from launcher.engine.inbox import Inbox
 from launcher.engine.requests import QueuedJob, Submit
-from launcher.engine.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import AgentError, HostBroken
 from launcher.hosts import limits as host_limits
 from launcher.hosts.host_spec import HostSpec
@@ -35,10 +36,10 @@ from launcher.results.output_folder import OutputFolder
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.protocol.sync_spec import SyncSpec
+from remote_agent.protocol.specs.job import JobSpec
+from remote_agent.protocol.specs.sync import SyncSpec
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -236,23 +237,14 @@ def test_links_that_break_the_protocol(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @holds("replies")
-def test_replies_that_nobody_takes(tmp_path: Path) -> None:
+def test_replies_that_nobody_takes() -> None:
     """The host is refused before they gather here."""
-    assert CAPS["replies"].limit == connection.MAX_REPLIES
-    session = connection.AgentConnection(
-        "h",
-        None,
-        None,
-        None,
-        None,
-        None,
-        tmp_path,
-        "c",  # type: ignore[arg-type]
-    )
+    assert CAPS["replies"].limit == agents_link.MAX_REPLIES
+    made = agents_link.Link("h", None)  # type: ignore[arg-type]
     for _ in range(CAPS["replies"].limit):
-        session._reply(b"")
+        made.reply(b"")
     with pytest.raises(AgentError, match="without reading the answers"):
-        session._reply(b"")
+        made.reply(b"")
 
 
 # -- the host ------------------------------------------------------------------------------------------------------
@@ -531,6 +523,7 @@ def test_files_that_are_begun_without_end(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["whole"]
 
 
+@pytest.mark.slow
 @holds("synced")
 def test_files_of_a_running_job_without_end(tmp_path: Path) -> None:
     """What is over the cap is not written now, and costs nothing that comes at the end."""
@@ -548,7 +541,7 @@ def test_files_of_a_running_job_without_end(tmp_path: Path) -> None:
 def test_files_of_running_jobs_cost_few_descriptors(tmp_path: Path) -> None:
     """Of many attempts, only one has a file that is not complete."""
     link = Link(tmp_path).welcome()
-    link.receiver.attempts._plan.sync = SyncSpec(1.0, [])
+    link.receiver.attempts._plan.sync = SyncSpec(1.0, [], says_held=True)
     folders = {f"{num}.1": OutputFolder(tmp_path / str(num)) for num in range(200)}
     link.receiver.attempts._folder_of = lambda host, attempt: folders[attempt]
     before = len(os.listdir("/proc/self/fd"))
@@ -570,7 +563,7 @@ def test_files_of_running_jobs_cost_few_descriptors(tmp_path: Path) -> None:
 def test_a_part_of_a_file_that_makes_no_sense_ends_the_link(tmp_path: Path, wrong: dict[str, Any]) -> None:
     """And so does one that was not asked for."""
     header = {"t": "synced", "attempt": "0.1", "path": "a", "mode": 0o644, "size": 2, "base": 0, "offset": 0}
-    for sync, sent in ((SyncSpec(1.0, []), {**header, **wrong}), (None, header)):
+    for sync, sent in ((SyncSpec(1.0, [], says_held=True), {**header, **wrong}), (None, header)):
         link = Link(tmp_path).welcome()
         link.receiver.attempts._plan.sync = sync
         with pytest.raises(AgentError, match="protocol"):
@@ -686,6 +679,7 @@ def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: 
         getattr(talk, ask)(*arguments)
 
 
+@pytest.mark.slow
 @holds("gpu_processes")
 def test_a_host_with_too_many_gpus() -> None:
     """They are cut, as are the words in them."""

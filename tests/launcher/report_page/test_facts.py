@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from launcher import events
-from launcher.code.snapshot import take
+from launcher.code.files.snapshot import take
 from launcher.errors import UsageError
 from launcher.report_page.facts import Homes, ReportFacts, read_facts
 from launcher.report_page.page import render

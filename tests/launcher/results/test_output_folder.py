@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from launcher.results import output_folder
 from launcher.results.output_folder import OutputFolder
+from tests.examples import examples
 from tests.launcher.results.refusals import reason
 from tests.requirements import READS_PROC
 
@@ -249,7 +250,11 @@ def is_loop(link: str) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(_SENT, max_size=12))
 @example([("0", "link", b"", "0//.")])
 def test_whatever_is_sent_stays_in_the_folder(tmp_path_factory, sent):

@@ -342,6 +342,7 @@ class TestFailing:
         with pytest.raises(JournalError, match="journal"):
             JournalReader(folder)
 
+    @pytest.mark.slow
     def test_readers_and_the_writer_do_not_disturb_each_other(self, folder):
         """Each reader sees complete commits, in order."""
         writing = Journal(folder)
@@ -389,6 +390,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_journal_survives_kill_9_at_any_moment(folder):
     """What was committed is on the disk. The rest is there completely or not at all, and writing can continue."""
     for killed_after in (1, 4, 9):

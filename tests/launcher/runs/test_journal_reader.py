@@ -26,6 +26,7 @@ from launcher.runs import record as run_record
 from launcher.runs.journal import Journal, JournalReader
 from launcher.session.session import ResumedSession, SessionConf
 from launcher.setup.from_journal import load_setup
+from tests.examples import examples
 from tests.specs import job_spec
 
 
@@ -136,6 +137,7 @@ class TestDamaged:
             told = str(error)
         assert not told or str(folder) in told or "run " in told
 
+    @pytest.mark.slow
     def test_the_run_of_a_wider_fixture_is_not_in_the_users_index(self, whole_run, tmp_path_factory):
         """Tests have their own folders from the first fixture on, even in a fixture for a whole module."""
         state = Path(os.environ["XDG_STATE_HOME"])
@@ -149,7 +151,11 @@ class TestDamaged:
         read_all(whole_run)
 
     @pytest.mark.slow
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=examples(40),
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(st.sampled_from(_CELLS), _JUNK, st.integers(0, 50))
     def test_a_wrong_cell_is_a_clear_error(self, whole_run, tmp_path_factory, cell, junk, row):
         """In any column of any table."""
@@ -169,7 +175,11 @@ class TestDamaged:
         self.holds(folder)
 
     @pytest.mark.slow
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=examples(40),
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         st.sampled_from(
             [
@@ -206,7 +216,11 @@ class TestDamaged:
         self.holds(folder)
 
     @pytest.mark.slow
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=examples(40),
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=20),
         st.integers(0, 1 << 20) | st.none(),

@@ -17,7 +17,7 @@ import pytest
 
 from launcher.errors import CodeError
 from launcher.serialization.pickler import dumps
-from remote_agent.job_process import unpickling
+from remote_agent.job_process.pickles import unpickling
 
 _ROOT = Path(__file__).resolve().parents[3]
 _CELL = """
@@ -110,7 +110,7 @@ _VALUES = {
     "method": [8, 8, 1, "int", "any", 6, "int", 6],
     "itself": ["_lru_cache_wrapper", True],
 }
-_LOAD = "import json, sys; from remote_agent.job_process.unpickling import loads; print(json.dumps(loads(sys.stdin.buffer.read())(None)))"
+_LOAD = "import json, sys; from remote_agent.job_process.pickles.unpickling import loads; print(json.dumps(loads(sys.stdin.buffer.read())(None)))"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import types
 
 import pytest
 
-from launcher.code.task import where_from
+from launcher.code.application.task import where_from
 from launcher.serialization import modules
 from launcher.serialization.modules import is_installed, main_module_name, out_of_reach
 from launcher.serialization.pickler import dumps

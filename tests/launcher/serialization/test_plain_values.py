@@ -35,6 +35,7 @@ from launcher.serialization.plain_text import plain_text
 from launcher.serialization.plain_values import is_whole, read_plain, read_shown
 from remote_agent.shared import plain_value
 from remote_agent.shared.plain_value import MARK, MAX_DEPTH, MAX_NODES, MAX_SMALL, VERSION, encode
+from tests.examples import examples
 from tests.launcher.serialization.plain import back, finder_of, same
 
 HEAD = MARK + bytes((VERSION, 1))
@@ -89,7 +90,7 @@ _VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.deferred(lambda: _VALUES))
 def test_plain_values_come_back_as_they_were(value: Any) -> None:
     """Every type of the table comes back within every other, with the same type, the sign of a zero and the order of
@@ -125,7 +126,7 @@ PIECES = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(PIECES.map("".join))
 def test_text_of_a_config_is_text(text: str) -> None:
     """Any text is read back as it was written, and no resolver runs."""
@@ -696,7 +697,7 @@ def look(data: bytes) -> None:
             str(error).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_arbitrary_bytes_are_one_kind_of_error(data: bytes, has_head: bool) -> None:
     """This holds with and without a correct beginning."""
@@ -704,7 +705,7 @@ def test_arbitrary_bytes_are_one_kind_of_error(data: bytes, has_head: bool) -> N
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_damaged_values_are_one_kind_of_error(data: st.DataObject) -> None:
     """Any bytes are changed, removed or inserted."""

@@ -77,6 +77,7 @@ def ran(project: Path) -> list[str]:
 class TestHydraApps:
     """Configs that are composed."""
 
+    @pytest.mark.slow
     def test_a_changed_order_with_numbers_and_folders_in_the_config(self, project: Path, cli: Cli) -> None:
         """A job's number, id, folder and time differ by themselves. What the task got is what its run gave it."""
         (project.parent / "fail").touch()

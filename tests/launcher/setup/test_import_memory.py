@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from launcher.code import known_imports
-from launcher.code.known_imports import ImportFacts
+from launcher.code.application import known_imports
+from launcher.code.application.known_imports import ImportFacts
 from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from launcher.setup.import_memory import import_key, why_import_here

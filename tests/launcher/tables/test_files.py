@@ -134,6 +134,7 @@ def test_a_missing_library_is_named_with_its_extra(module: str, write: Any, monk
         write({"job": [1]})
 
 
+@pytest.mark.slow
 def test_job_returns_become_a_dataframe(tmp_path: Path) -> None:
     """With what came back as plain data, while no pickle is opened: here, under the policy that allows it."""
 

@@ -148,7 +148,7 @@ def test_a_value_that_was_altered_is_not_read(tmp_path: Path) -> None:
     assert "altered" in next(iter(table.unread))
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_many_jobs_have_a_table(tmp_path: Path, count: int) -> None:
     """Each with its own value, in the order of the jobs."""
     table = table_of(tmp_path, [MadeJob([f"x={num}"], {"y": num * num}) for num in range(count)])

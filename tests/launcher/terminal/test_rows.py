@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from launcher import events
 from launcher.display.tally import Tally
 from launcher.terminal import rows
@@ -73,6 +75,7 @@ def test_jobs_to_choose_from_stand_around_the_chosen_one() -> None:
     assert [line for line in drawn if line.startswith(">")] == ["> job 20  lr=20  waiting here"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_jobs_leave_nothing_behind() -> None:
     """What is kept of jobs does not grow with those that have returned, and the counts are right."""
     tally = tally_of([started(), ready()])

@@ -39,7 +39,13 @@ _WAYS = ["local", "embedded", "embedded-ssh", "openssh", "openssh-ssh", "openssh
 
 
 @pytest.fixture(
-    params=[pytest.param(way, marks=[pytest.mark.openssh] if way.startswith("openssh") else []) for way in _WAYS]
+    params=[
+        "local",
+        "embedded",
+        # What is the program's alone is in `openssh/test_transport.py`.
+        pytest.param("embedded-ssh", marks=pytest.mark.slow),
+        *(pytest.param(way, marks=pytest.mark.openssh) for way in _WAYS if way.startswith("openssh")),
+    ]
 )
 def any_host(request: pytest.FixtureRequest, host_of: Callable[[str], HostSpec]) -> HostSpec:
     """A host of each kind, and each way to it: what holds for one must hold for all."""

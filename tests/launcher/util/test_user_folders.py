@@ -6,7 +6,7 @@ import pytest
 
 from launcher.bootstrap.bundle import build_bundle
 from launcher.runs.index import index_folder
-from launcher.util.user_folders import cache_folder, make_user_folder, state_folder
+from launcher.util.user_folders import cache_folder, make_user_folder, state_folder, write_user_file
 
 
 def test_they_are_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +35,27 @@ def test_every_folder_on_the_way_is_the_users_alone(tmp_path: Path) -> None:
     """Whatever the umask."""
     make_user_folder(tmp_path / "a" / "b")
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
+
+
+class TestWriteUserFile:
+    """A file is either complete or as it was before."""
+
+    def test_it_is_the_users_alone(self, tmp_path: Path) -> None:
+        """Its folder, too."""
+        write_user_file(tmp_path / "a" / "file", b"data")
+        assert (tmp_path / "a" / "file").read_bytes() == b"data"
+        assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+
+    def test_it_replaces_what_was_there(self, tmp_path: Path) -> None:
+        """Nothing else is left."""
+        write_user_file(tmp_path / "file", b"before")
+        write_user_file(tmp_path / "file", b"now")
+        assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("file", b"now")]
+
+    def test_what_cannot_be_written_leaves_nothing(self, tmp_path: Path) -> None:
+        """A folder has the name, so the new file cannot take its place."""
+        (tmp_path / "file").mkdir()
+        with pytest.raises(OSError, match="directory"):
+            write_user_file(tmp_path / "file", b"data")
+        assert [one.name for one in tmp_path.iterdir()] == ["file"]

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import HEARTBEAT
+from tests.examples import examples
 from tests.remote_agent.stepped_agent import Peer, SteppedAgent
 from tests.specs import zygote_spec
 
@@ -328,8 +329,7 @@ class AgentMachine(RuleBasedStateMachine):
 
 TestAgentMachine = pytest.mark.slow(AgentMachine.TestCase)
 TestAgentMachine.settings = settings(
-    derandomize=True,
-    max_examples=120,
+    max_examples=examples(120),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

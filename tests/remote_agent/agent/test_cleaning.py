@@ -11,10 +11,10 @@ import pytest
 
 from remote_agent.agent.cleaning import Cleaning
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
-from remote_agent.agent.environments.store import LAYOUT
+from remote_agent.agent.environments.store.store import LAYOUT
 from remote_agent.agent.spool.log import SpoolLog
 from remote_agent.agent.spool.other_runs import may_run
-from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.system.host import folders
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +218,95 @@ def test_a_hello_that_makes_no_sense_is_refused(host: SteppedAgent) -> None:
     assert peer.is_over
     assert "sync" in peer.all("fatal")[0]["message"]
     assert os.path.isdir(host.folder)
+
+
+# -- when the job has ended ------------------------------------------------------------------------------------------
+
+HELD_SYNC = {**SYNC, "says_held": True}
+
+
+def held(path: str, data: bytes) -> dict[str, Any]:
+    """What a controller says of the first bytes of a file."""
+    return {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "is_executable": False}
+
+
+def ended(host: SteppedAgent, peer: Peer) -> None:
+    """A job has written, some of it came, and the job has ended."""
+    (folder(host) / "log").write_text("one")
+    (folder(host) / "best").write_text("two")
+    look(host, peer)
+    with open(folder(host) / "log", "a") as file:
+        file.write(" more")
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+
+
+def came(peer: Peer) -> dict[str, tuple[str, int, bytes]]:
+    """Path -> (message, from which byte on, bytes) of the files that came in the end."""
+    found = {}
+    for frame in peer.frames:
+        start = 0
+        if frame.header["t"] == "rest":
+            found[frame.header["path"]] = ("rest", frame.header["offset"], frame.payload)
+        elif frame.header["t"] == "files":
+            for path, _, size, _ in frame.header["items"]:
+                found[path] = ("files", 0, frame.payload[start : start + size])
+                start += size
+    return found
+
+
+def test_the_rest_of_what_the_controller_holds_is_sent(host: SteppedAgent) -> None:
+    """It is asked first, and the answer may come in parts. What it holds of another content is sent as a whole."""
+    peer = start(host, sync=HELD_SYNC)
+    ended(host, peer)
+    assert [one["attempt"] for one in peer.all("ask_held")] == ["0.1"]
+    assert not peer.all("files_end")
+    for one, more in ((held("log", b"one"), True), (held("best", b"owt"), False)):
+        peer.say({"t": "held", "attempt": "0.1", "more": more}, json.dumps([one]).encode())
+        host.settle()
+        assert bool(peer.all("files_end")) is not more
+    assert came(peer) == {"log": ("rest", 3, b" more"), "best": ("files", 0, b"two")}
+
+
+def test_a_new_link_is_asked_again(host: SteppedAgent) -> None:
+    """What the controller held before does not count."""
+    peer = start(host, sync=HELD_SYNC)
+    ended(host, peer)
+    peer.say({"t": "held", "attempt": "0.1", "more": False}, json.dumps([held("log", b"one")]).encode())
+    host.settle()
+    peer.close()
+    host.settle()
+    other = host.controller(sync=HELD_SYNC)
+    assert len(other.all("ask_held")) == 1
+    assert not other.all("files_end")
+    other.say({"t": "held", "attempt": "0.1", "more": False}, b"[]")
+    other.say({"t": "held", "attempt": "0.1", "more": False}, b"[]")
+    host.settle()
+    assert len(other.all("files_end")) == 1
+    assert came(other) == {"log": ("files", 0, b"one more"), "best": ("files", 0, b"two")}
+
+
+@pytest.mark.parametrize("sync", [None, SYNC])
+def test_a_controller_that_does_not_say_what_it_holds_gets_all(host: SteppedAgent, sync: Any) -> None:
+    """One of an earlier version, or one that takes up the run without the option."""
+    peer = start(host)
+    ended(host, peer)
+    peer.close()
+    host.settle()
+    other = host.controller(sync=sync)
+    assert not other.all("ask_held")
+    assert came(other) == {"log": ("files", 0, b"one more"), "best": ("files", 0, b"two")}
+
+
+def test_nobody_is_asked_about_a_job_of_which_nothing_came_early(host: SteppedAgent) -> None:
+    """So a short job waits for no answer."""
+    peer = start(host, sync=HELD_SYNC)
+    (folder(host) / "log").write_text("one")
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert not peer.all("ask_held")
+    assert came(peer) == {"log": ("files", 0, b"one")}

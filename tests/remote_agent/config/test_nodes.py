@@ -11,6 +11,7 @@ from omegaconf.errors import ReadonlyConfigError
 
 from remote_agent.config import nodes
 from remote_agent.config.nodes import make_config, plain_of, put_text, snapshot
+from tests.examples import examples
 
 _scalars = st.one_of(
     st.text(max_size=5),
@@ -42,7 +43,7 @@ def _tree(node):
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.dictionaries(st.text(max_size=5), _values, max_size=4))
 def test_a_made_config_equals_omegaconfs(value):
     """The same tree, node by node and attribute by attribute."""

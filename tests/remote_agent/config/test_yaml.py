@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from remote_agent.config.nodes import plain_of
 from remote_agent.config.yaml import config_yaml, plain_yaml
 from remote_agent.hydra.compat import minimal_hydra_node
+from tests.examples import examples
 
 _words = st.one_of(
     st.text(max_size=12),
@@ -65,7 +66,7 @@ def _is_config(value):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.one_of(st.dictionaries(_words.filter(bool), _values, max_size=5), st.lists(_values, max_size=5)))
 def test_the_text_is_omegaconfs(value):
     """To the letter, whatever the config is."""

@@ -146,6 +146,7 @@ for fails in (False, True):
 """
 
 
+@pytest.mark.slow
 def test_a_handler_that_raises_anywhere_after_the_task_changes_nothing() -> None:
     """Whichever line it interrupts, of what runs until no handler can raise any more."""
     done = subprocess.run([sys.executable, "-c", _RAISES_ANYWHERE], capture_output=True, text=True, check=False)

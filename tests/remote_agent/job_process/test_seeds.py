@@ -22,6 +22,7 @@ def test_random_numbers_differ_unless_they_were_seeded(host):
     assert [host.run().part() for _ in range(2)] == [random.Random(3).random()] * 2
 
 
+@pytest.mark.slow
 def test_unseeded_random_numbers_differ(host):
     """No two jobs are alike."""
     host.write({"free.py": "import random\nrandom.random()\ndef task(cfg):\n    return random.random()\n"})

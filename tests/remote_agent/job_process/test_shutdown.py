@@ -333,6 +333,7 @@ def test_a_leftover_process_is_reported(agent):
     wait_gone(int(cut["running"][0].rpartition(" ")[2].rstrip(")")), "the process that was left behind")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cancel_shortens_the_time_of_leftover_processes(agent, kill):
     """It had ten minutes, and now has the grace period, or nothing."""

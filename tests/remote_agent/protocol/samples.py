@@ -7,10 +7,10 @@ from typing import Any
 
 from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
-from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import NO_PARTS, Part
-from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
+from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.zygote import ControllerFacts, ZygoteSpec
 
 HOOK = {"hook": "on_job_start", "callback": "c", "ok": True, "error": None, "on_error": "warn"}
 

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 import remote_agent
-from remote_agent.protocol import envelope, job_spec, zygote_spec
+from remote_agent.protocol import envelope
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError
-from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
-from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
+from remote_agent.protocol.specs import job as job_spec
+from remote_agent.protocol.specs import zygote as zygote_spec
+from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.specs.resources import Resources
+from remote_agent.protocol.specs.zygote import ControllerFacts, ZygoteSpec
 from tests.remote_agent.protocol.samples import (
     DONE,
     EARLIER_ENVELOPE,

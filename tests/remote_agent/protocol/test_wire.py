@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from remote_agent.protocol import wire
+from tests.examples import examples
 
 CODES = {"mark", "version", "size", "crc", "json", "header", "unknown", "field", "broken"}
 
@@ -371,7 +372,7 @@ class StreamMachine(RuleBasedStateMachine):
 
 
 TestStream = StreamMachine.TestCase
-TestStream.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, derandomize=True)
+TestStream.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None)
 
 
 def test_the_head_is_as_documented():

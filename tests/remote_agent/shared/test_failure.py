@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remote_agent.job import JobError
-from remote_agent.job_process.result import shortened
+from remote_agent.job_process.pickles.result import shortened
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.wire import encode
 from remote_agent.shared.failure import (

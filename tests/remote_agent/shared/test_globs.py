@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from launcher.code.gitignore import IgnoreRules
-from launcher.transports.ssh.known_hosts import KnownHosts
+from launcher.code.files.gitignore import IgnoreRules
+from launcher.transports.ssh.host_keys.known_hosts import KnownHosts
 from remote_agent.agent.link.output_tree import wanted
 from remote_agent.shared import globs
 from remote_agent.shared.globs import FOLDERS, Atom, Glob, any_of, host_glob, one, shell_glob
+from tests.examples import examples
 
 ATOMS = st.lists(
     st.sampled_from([one("a"), one("b"), one("/"), one("."), Atom("one", "[^/]"), any_of(), any_of("[^/]"), FOLDERS]),
@@ -44,7 +45,7 @@ def naively(atoms: tuple[Atom, ...], text: str) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(ATOMS, TEXTS)
 @example([FOLDERS, FOLDERS, one("a")], "b/a")
 @example([any_of("[^/]"), FOLDERS, any_of()], "/")
@@ -105,7 +106,7 @@ def test_only_wildcards_are_special_in_patterns_of_hosts() -> None:
         assert host_glob(pattern).matches(text) is expected, pattern
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(alphabet="ab*?[]!-^&\\/", max_size=9), st.text(alphabet="ab[]!-^&\\/", max_size=5))
 @example("[]-a]", "]")
 @example("[!]a]", "b")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.serialization.plain_values import read_plain
-from remote_agent.job_process.result import make_result
+from remote_agent.job_process.pickles.result import make_result
 from remote_agent.protocol.result_parts import NO_PARTS, PICKLED, PLAIN
 from remote_agent.shared.plain_value import MAX_SMALL, encode
 from tests.requirements import need_python

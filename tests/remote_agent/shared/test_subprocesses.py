@@ -11,10 +11,28 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.shared.subprocesses import end_group, start_group
+from remote_agent.shared.subprocesses import answer_of, end_group, start_group
 
 #: Says the number of a child that keeps the pipe open, and waits.
 PARENT = "sleep 600 & echo $!; wait"
+
+
+class TestAnswerOf:
+    """A small program is asked, and its absence is no error."""
+
+    def test_both_streams_and_the_exit_code(self) -> None:
+        """It reads nothing, and has the variables that are given."""
+        done = answer_of(["/bin/sh", "-c", "cat; echo $HERE; echo told >&2; exit 3"], timeout=60, env={"HERE": "here"})
+        assert done is not None
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"here\n", b"told\n")
+
+    def test_one_that_is_not_there(self) -> None:
+        """Hosts lack most of them."""
+        assert answer_of(["/no/such/program"], timeout=60) is None
+
+    def test_one_that_does_not_answer(self) -> None:
+        """Nobody waits for it."""
+        assert answer_of(["/bin/sh", "-c", "exec sleep 600"], timeout=0.01) is None
 
 
 def test_the_children_of_a_program_end_with_it(tmp_path: Path) -> None:

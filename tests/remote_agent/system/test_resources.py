@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.protocol.resources import Resources, Room
+from remote_agent.protocol.specs.resources import Resources, Room
 from remote_agent.system import resources
 from remote_agent.system.resources import room_here
 

@@ -264,7 +264,7 @@ def memory_limit():
 
 
 def nice():
-    os.nice(1)
+    os.nice(1 if os.nice(0) < 19 else -1)
 
 
 def closed_stdout():

@@ -145,6 +145,7 @@ def test_code_by_value_works(host):
     assert host.run({"x": 2}).part() == 42
 
 
+@pytest.mark.slow
 def test_a_large_shared_payload_is_in_a_file(host):
     """`shared_file` replaces the payload."""
     host.write(SIMPLE)
@@ -172,6 +173,7 @@ def test_a_zygote_without_an_agent_ends_with_its_last_child(host):
     assert [frame.header["t"] for frame in frames] == ["outcome", "done"]
 
 
+@pytest.mark.slow
 def test_jobs_do_not_hold_each_others_sockets(host):
     """When a job ends, its socket closes, whatever else still runs."""
     host.write(
@@ -209,6 +211,7 @@ def test_an_application_may_have_processes_of_its_own(host, method):
     assert attempt.part() == [9], attempt.stderr
 
 
+@pytest.mark.slow
 def test_many_jobs_at_once_get_their_own_descriptors(host):
     """Those that were sent with the job."""
     host.write({"simple.py": "def task(cfg):\n    print(cfg.x)\n    return cfg.x\n"})

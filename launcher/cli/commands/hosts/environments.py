@@ -5,7 +5,6 @@ Rule: it builds and removes nothing. What a host says of itself is checked befor
 
 from __future__ import annotations
 
-import concurrent.futures
 import re
 import time
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
 from launcher.cli.parameters import Argument, Option
-from launcher.cli.past_hosts import hosts_to_ask, labels
-from launcher.errors import HostError, LauncherError, UsageError
+from launcher.cli.past_hosts import ask, ask_each, hosts_to_ask, labels
+from launcher.errors import LauncherError, UsageError
 from launcher.util.text.quoting import shown
 
 if TYPE_CHECKING:
@@ -80,8 +79,7 @@ def environments(
         raise UsageError(f"--key: {shown(key)} is not the beginning of a key, which has the digits 0 to 9 and a to f")
     specs = hosts_to_ask(hosts, given["hosts_file"], given["workdir"])
     found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
-    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(lambda one: _ask(one, key or ""), found))
+    ask_each(lambda one: _ask(one, key or ""), found)
     if is_json:
         arguments.print_json(hosts=[one.to_json() for one in found])
     else:
@@ -95,15 +93,7 @@ def environments(
 
 
 def _ask(host: _Host, key: str) -> None:
-    from launcher.agents.query import AgentQuery
-
-    try:
-        with AgentQuery(host.spec, "clean") as talk:
-            said = talk.environments()
-    except HostError as error:
-        host.error = str(error)
-        return
-    items = [item for item in said if _is_item(item)]
+    items = [item for item in ask(host, lambda query: query.environments()) or () if _is_item(item)]
     host.items = sorted((one for one in items if one["key"].startswith(key)), key=lambda one: -one["used"])
 
 

@@ -5,7 +5,6 @@ Rule: it takes no GPU and ends nothing. What a host says of itself is checked be
 
 from __future__ import annotations
 
-import concurrent.futures
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
 from launcher.cli.parameters import Argument
-from launcher.cli.past_hosts import labels
-from launcher.errors import HostError, LauncherError
+from launcher.cli.past_hosts import ask, ask_each, labels
+from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
     from launcher.agents.gpus import GpuList
@@ -58,8 +57,7 @@ def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) ->
 
     specs = list(host_specs(None, opt.conf({"hosts": hosts, **given})))
     found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
-    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(_ask, found))
+    ask_each(_ask, found)
     if is_json:
         arguments.print_json(hosts=[one.to_json() for one in found])
     else:
@@ -70,13 +68,7 @@ def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) ->
 
 
 def _ask(host: _Host) -> None:
-    from launcher.agents.query import AgentQuery
-
-    try:
-        with AgentQuery(host.spec, "clean") as talk:
-            host.found = talk.gpus(host.spec.gpus)
-    except HostError as error:
-        host.error = str(error)
+    host.found = ask(host, lambda query: query.gpus(host.spec.gpus))
 
 
 def _print(host: _Host) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from launcher.cli import arguments
@@ -16,8 +17,6 @@ from launcher.errors import HostError, UsageError
 from launcher.util.text.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from launcher.hosts.host_spec import HostSpec
     from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import AttemptStatus, JobStatusLine, RunStatus

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
 from launcher.cli.parameters import Argument, Option
-from launcher.cli.past_hosts import labels
-from launcher.errors import LauncherError
+from launcher.cli.past_hosts import hosts_of_runs, labels
 
 if TYPE_CHECKING:
     from launcher.hosts.host_spec import HostSpec
@@ -83,26 +82,10 @@ def _specs(hosts: list[str] | None, given: dict[str, Any]) -> list[HostSpec]:
 
 def _open_hosts() -> list[HostSpec]:
     """The hosts of runs that have not ended, each once."""
-    from launcher.runs import index, ownership, record
-    from launcher.runs.journal import JournalReader
     from launcher.runs.status import read_status
     from launcher.terminal.use import OPEN
-    from launcher.util.text.terminal_text import clean
 
-    found: dict[tuple[Any, ...], HostSpec] = {}
-    for entry in index.entries():
-        # A folder that somebody put in the place of ours must not choose where to log in.
-        if not entry.is_there or not ownership.is_ours(entry.folder):
-            continue
-        try:
-            if read_status(entry).state not in OPEN:
-                continue
-            with JournalReader(entry.journal) as reader:
-                for spec in record.hosts_of(record.read(reader), {}):
-                    found.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
-        except LauncherError as error:
-            print(f"launcher: {clean(error)}", file=sys.stderr)
-    return list(found.values())
+    return hosts_of_runs(lambda entry: read_status(entry).state in OPEN)
 
 
 def _show_once(hosts: list[AskedHost], here: RunsHere, *, is_json: bool) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import launcher
 from launcher.app_run import prepare
-from launcher.code.application import load_application
+from launcher.code.application.application import load_application
 from launcher.config.lazy import made_now
 from launcher.errors import UsageError
 from launcher.options import LaunchConf
@@ -106,20 +106,22 @@ def test_a_plain_app_with_plain_overrides_needs_no_omegaconf_until_its_hosts_sta
         "import sys\n"
         "from launcher.app_run import prepare_named\n"
         "from launcher.options import LaunchConf\n"
-        "app_run = prepare_named(sys.argv[1], 'plain_one.py', sys.argv[2:], options=LaunchConf())\n"
-        "setup = app_run.setup\n"
-        "job = setup.job(0, setup.task, None, tuple(sys.argv[2:]))\n"
-        "print(job.failure, sorted({'omegaconf', 'hydra'} & set(sys.modules)), setup.pickler.loads(job.payload)['config'])\n"
+        "for words in sys.argv[1:]:\n"
+        "    mode, *overrides = words.split()\n"
+        "    app_run = prepare_named(mode, 'plain_one.py', overrides, options=LaunchConf())\n"
+        "    setup = app_run.setup\n"
+        "    job = setup.job(0, setup.task, None, tuple(overrides))\n"
+        "    config = setup.pickler.loads(job.payload)['config']\n"
+        "    print(job.failure, sorted({'omegaconf', 'hydra'} & set(sys.modules)), config)\n"
     )
-
-    def said(*words: str) -> str:
-        command = [sys.executable, "-c", program, *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
-
-    assert said("RUN", "x=1", "a.b=word") == "None [] {'x': 1, 'a': {'b': 'word'}}"
-    assert said("RUN") == "None [] {}"
-    assert said("MULTIRUN", "x=2") == "None [] {'x': 2}"
-    assert said("RUN", "x=[1]") == "None ['hydra', 'omegaconf'] {'x': [1]}"
+    command = [sys.executable, "-c", program, "RUN x=1 a.b=word", "RUN", "MULTIRUN x=2", "RUN x=[1]"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == [
+        "None [] {'x': 1, 'a': {'b': 'word'}}",
+        "None [] {}",
+        "None [] {'x': 2}",
+        "None ['hydra', 'omegaconf'] {'x': [1]}",
+    ]
 
 
 def test_what_a_start_hook_changes_in_the_config_of_a_plain_app_reaches_the_job(

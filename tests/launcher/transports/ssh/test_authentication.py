@@ -19,8 +19,8 @@ from launcher.errors import (
 )
 from launcher.transports.ssh.authentication import KeyAuthentication
 from launcher.transports.ssh.config import SshTarget
+from launcher.transports.ssh.host_keys.known_hosts import fingerprint
 from launcher.transports.ssh.keys import plain_of, public_part
-from launcher.transports.ssh.known_hosts import fingerprint
 from launcher.transports.ssh.transport import SshOptions, SshTransport
 from tests.launcher.transports.links import (
     BOTH_WAYS,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from launcher.environments.uv import uv_program
 from remote_agent.agent.environments.build import Builder
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.protocol.environment_spec import EnvironmentSpec, Wheel
+from remote_agent.protocol.specs.environment import EnvironmentSpec, Wheel
 from tests.packages import make_wheel
 
 __all__ = ["KEY", "Lives", "Site", "script"]

@@ -13,9 +13,9 @@ import sys
 from typing import Any
 
 from remote_agent.agent.environments.build import Builder
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.protocol.specs.environment import EnvironmentSpec
 
 __all__ = ["build"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from remote_agent.agent.environments import build as module
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store.store import EnvironmentStore
 from tests.remote_agent.agent.environments.sites import KEY, Site, script
 
 
@@ -67,6 +67,7 @@ def test_it_is_stopped(site: Site) -> None:
     assert not site.parts()
 
 
+@pytest.mark.slow
 def test_parts_of_one_that_died_are_removed(site: Site) -> None:
     """They were never used."""
     part = Path(site.store.folder) / f".part.{KEY[:16]}.dead"

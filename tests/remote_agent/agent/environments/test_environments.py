@@ -13,7 +13,7 @@ import pytest
 
 from remote_agent.agent.environments import environments as module
 from remote_agent.agent.environments.environments import Environments
-from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
+from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
 from remote_agent.agent.spool.blobs import AlteredError
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
@@ -298,6 +298,7 @@ def test_the_end_of_an_agent_gives_the_lock_back(site: Site, tmp_path: Path) -> 
     assert site.store.lock(KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [pytest.param(None, marks=pytest.mark.slow), 1])
 def test_room_is_made_before_it_is_built(site: Site, tmp_path: Path, budget: int | None) -> None:
     """An old environment goes, and the user is told; without a budget it stays."""
@@ -359,6 +360,7 @@ def test_what_has_an_address_is_fetched_here(site: Site, tmp_path: Path, server:
     assert not run.notes
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fetched_is_asked_for(site: Site, tmp_path: Path, server: FileServer) -> None:
     """From where it stopped; the user is told why, once. A later link with the address tries it again."""
     address = served(server, site, 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remote_agent.agent.link.result_frames import output_frames
+from remote_agent.protocol.held_file import HeldFile
+from tests.examples import examples
 from tests.remote_agent.agent.link.frames import collected, frames
 
 
@@ -105,7 +109,11 @@ class TestFiles:
         assert collected(tmp_path)[0] == {"theirs": b"x"}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=20),
@@ -120,3 +128,64 @@ def test_every_regular_file_comes_back_unchanged(tmp_path_factory, content):
     for name, data in content.items():
         (folder / name).write_bytes(data)
     assert collected(folder)[0] == content
+
+
+class TestRest:
+    """Files of which the controller holds the first bytes."""
+
+    @staticmethod
+    def sent(folder: Path, **changed: Any) -> list[tuple[str, bytes]]:
+        """What is sent if the controller holds the first kilobyte of a file."""
+        data = (folder / "file").read_bytes()[:1000]
+        known = HeldFile("file", len(data), hashlib.sha256(data).hexdigest(), is_executable=False)._replace(**changed)
+        source = output_frames("0.1", {}, {}, str(folder), True, {}, held={"file": known})
+        return [
+            (one.header["t"], one.payload) for one in frames(source) if one.header["t"] in ("rest", "files", "chunk")
+        ]
+
+    @pytest.mark.parametrize("size", [1000, 1001, 700_000])
+    def test_only_the_rest_is_sent(self, tmp_path: Path, size: int) -> None:
+        """One empty part, if there is none, so that the file is known to be complete. Its time is as before."""
+        data = os.urandom(size)
+        (tmp_path / "file").write_bytes(data)
+        at = (tmp_path / "file").stat().st_mtime_ns
+        found = self.sent(tmp_path)
+        assert {name for name, _ in found} == {"rest"}
+        assert b"".join(part for _, part in found) == data[1000:]
+        assert (tmp_path / "file").stat().st_mtime_ns == at
+
+    @pytest.mark.parametrize(
+        "changed", [{"sha256": "0" * 64}, {"size": 999}, {"size": 3000}, {"is_executable": True}], ids=str
+    )
+    def test_another_file_is_sent_as_a_whole(self, tmp_path: Path, changed: dict[str, Any]) -> None:
+        """Other bytes, a longer one, or one that may be run."""
+        (tmp_path / "file").write_bytes(os.urandom(2000))
+        assert self.sent(tmp_path, **changed) == [("files", (tmp_path / "file").read_bytes())]
+
+    def test_a_file_that_changes_meanwhile_is_sent_as_a_whole(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also if only bytes change that the controller holds: the last part of the rest is not sent."""
+        path = tmp_path / "file"
+        path.write_bytes(b"x" * 2000)
+        digest, left = hashlib.sha256(b"x" * 1000).hexdigest(), [1]
+        whole = os.pread
+
+        def read(fd: int, count: int, offset: int) -> bytes:
+            data = whole(fd, count, offset)
+            if offset == 1000 and left:
+                left.pop()
+                with open(path, "r+b") as file:
+                    file.write(b"new")
+            return data
+
+        monkeypatch.setattr("remote_agent.agent.link.file_frames.os.pread", read)
+        assert self.sent(tmp_path, sha256=digest) == [("files", b"new" + b"x" * 1997)]
+
+    def test_a_long_comparison_pauses(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So the agent does other things meanwhile."""
+        monkeypatch.setattr("remote_agent.agent.link.file_frames._COMPARED", 100)
+        (tmp_path / "file").write_bytes(b"x" * 1000)
+        known = HeldFile("file", 1000, hashlib.sha256(b"x" * 1000).hexdigest(), is_executable=False)
+        made = list(output_frames("0.1", {}, {}, str(tmp_path), True, {}, held={"file": known}))
+        assert made.count(b"") == 9

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from remote_agent.agent.link.outbox import OpenFile, Outbox, Slice
 from remote_agent.protocol import wire
+from tests.examples import examples
 from tests.remote_agent.agent.link.frames import joined
 
 
@@ -35,7 +36,27 @@ class TestOutbox:
             os.close(theirs)
         return bytes(out)
 
-    @settings(max_examples=40, deadline=None)
+    def test_a_source_that_pauses_makes_no_other_one_wait(self):
+        """It goes on at the next turn. Others have theirs meanwhile."""
+        outbox, turns = Outbox(), []
+
+        def works(name: str, pauses: int) -> Iterator[bytes]:
+            for turn in range(pauses):
+                turns.append((name, turn))
+                yield b""
+            yield name.encode()
+
+        outbox.add_source(works("a", 3))
+        outbox.add_source(works("b", 1))
+        outbox.fill()
+        assert turns == [("a", 0)]
+        assert outbox
+        assert outbox.size == 0
+        outbox.fill()
+        assert turns == [("a", 0), ("b", 0)]
+        assert self.drain(outbox) == b"ba"
+
+    @settings(max_examples=examples(40), deadline=None)
     @given(
         st.lists(st.binary(min_size=1, max_size=3000), max_size=20),
         st.lists(

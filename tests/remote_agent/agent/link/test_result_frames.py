@@ -27,6 +27,7 @@ def test_an_output_directory_that_the_job_moved_is_reported(tmp_path: Path) -> N
 class TestFiles:
     """The output directory."""
 
+    @pytest.mark.slow
     def test_many_links_and_folders_take_several_frames(self, tmp_path):
         """No frame is too long."""
         deep = tmp_path / "/".join(["d" * 200] * 15)
@@ -43,6 +44,7 @@ class TestFiles:
         assert collected(tmp_path / "nowhere")[0] == {}
         assert collected(None)[0] == {}
 
+    @pytest.mark.slow
     def test_long_names_do_not_make_a_header_too_long(self, tmp_path):
         """Neither many files in a frame, nor many refusals: the rest is counted."""
         deep = tmp_path / "/".join(["d" * 200] * 15)

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.code.manifest import SnapshotFile, in_parts
+from launcher.code.files.manifest import SnapshotFile, in_parts
 from remote_agent.agent.spool import code_tree
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.agent.spool.code_tree import CodeTree, Missing
 from remote_agent.system.private_files import SpoolError
+from tests.examples import examples
 from tests.requirements import READS_PROC
 
 Files = dict[str, bytes]
@@ -107,6 +108,7 @@ class TestTree:
         assert (code / "empty").stat().st_mode & 0o777 == 0o600
         assert (code / "a").stat().st_mode & 0o777 == 0o700
 
+    @pytest.mark.slow
     @READS_PROC
     def test_a_tree_may_have_many_folders(self, host):
         """More than there are open descriptors, in any order."""
@@ -159,7 +161,11 @@ class TestTree:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "a/b", "../x", "/x", "l", "l/x", "a/../../x"]), st.binary(max_size=3)),

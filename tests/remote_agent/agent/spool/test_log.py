@@ -17,6 +17,7 @@ from remote_agent.agent.spool import log as spool
 from remote_agent.agent.spool.log import Reference, SpoolLog, scan
 from remote_agent.agent.spool.syncer import Syncer
 from remote_agent.system.private_files import SpoolError, make_private_folder
+from tests.examples import examples
 from tests.requirements import need_root
 
 
@@ -371,7 +372,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLogMachine = LogMachine.TestCase
-TestLogMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestLogMachine.settings = settings(max_examples=examples(40), stateful_step_count=25, deadline=None)
 
 
 class TestFolders:

@@ -22,7 +22,7 @@ from remote_agent.agent.cleaning import Cleaning
 from remote_agent.agent.zygotes import warm
 from remote_agent.agent.zygotes.warm import NO_WARM, WarmInterpreters, key_of, why_none
 from remote_agent.protocol import wire
-from remote_agent.protocol.warm_spec import WarmSpec
+from remote_agent.protocol.specs.warm import WarmSpec
 from remote_agent.system.processes import birth, is_alive
 from remote_agent.system.warm_store import WarmRecord, WarmStore
 from tests.remote_agent.agents import wait_until

@@ -129,7 +129,7 @@ def test_a_forgotten_field_is_a_type_error(tmp_path):
     ]
     file = tmp_path / "messages_of_a_test.py"
     imports = "from remote_agent.protocol import wire\nfrom remote_agent.protocol import messages\n"
-    file.write_text(imports + "from remote_agent.protocol.job_spec import JobSpec\n" + "\n".join([good, *bad]) + "\n")
+    file.write_text(imports + "from remote_agent.protocol.specs.job import JobSpec\n" + "\n".join([good, *bad]) + "\n")
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
     done = subprocess.run([*command, str(file)], cwd=SOURCES, capture_output=True, text=True, timeout=600, check=False)
     lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line}

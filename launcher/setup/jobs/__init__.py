@@ -1,0 +1,1 @@
+"""What a job is sent with: its payload, what it needs of its host, and the pickler that all jobs of a run share."""

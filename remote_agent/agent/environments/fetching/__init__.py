@@ -1,0 +1,1 @@
+"""What this host fetches itself of an environment, from addresses that the controller gave."""

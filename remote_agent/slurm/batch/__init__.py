@@ -1,0 +1,1 @@
+"""Slurm behind a seam, and what its options say."""
