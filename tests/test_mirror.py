@@ -79,6 +79,7 @@ TESTED_IN = {
     "launcher/cli/parameters.py": "launcher/cli/test_parser.py",
     "launcher/cli/shells.py": "launcher/cli/test_completion.py",
     "launcher/cli/waiting/client.py": "launcher/cli/waiting/test_waiting.py",
+    "launcher/cli/waiting/ending.py": "launcher/cli/waiting/test_waiting.py",
     "launcher/cli/waiting/follow.py": "launcher/cli/waiting/test_waiting.py",
     "launcher/cli/waiting/served.py": "launcher/cli/waiting/test_waiting.py",
     "launcher/cli/printing.py": "launcher/cli/test_main.py",

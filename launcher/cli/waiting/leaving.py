@@ -43,10 +43,11 @@ _ALWAYS = (
 _PROGRAM = """\
 import ast, sys
 cache, name, idle, sys.path[:], expected, modules = ast.literal_eval(sys.stdin.read())
+from launcher.cli.waiting.ending import run_to_end
 from launcher.cli.waiting.server import main
 if main(cache, name, idle, list(sys.path), expected, modules):
     from launcher.cli.main import main as command
-    command()
+    run_to_end(command)
 """
 
 
