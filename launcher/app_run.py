@@ -28,6 +28,7 @@ from launcher.setup.import_memory import import_key, why_import_here
 from launcher.setup.kinds.plain_app import PlainAppSetup, script_of_app
 from launcher.setup.kinds.run_setup import RunSetup
 from launcher.util.frozen import frozen
+from remote_agent.by_reference import resolve
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal
 
@@ -362,15 +363,11 @@ def load_callback(text: str, root: Path | None = None) -> Any:
     Raises:
         UsageError: it does not exist, or it cannot be made.
     """
-    import importlib
-
     module, colon, qualname = text.partition(":")
     if not (module and colon and qualname):
         raise UsageError(f"--callback {text!r}: write it as module:Class")
     try:
-        value: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            value = getattr(value, part)
+        value = resolve(module, qualname)
         return value() if isinstance(value, type) else value
     except Exception as error:
         if root is not None and is_foreign_failure(error, root) and is_class_in_text(module, qualname):

@@ -120,7 +120,6 @@ TESTED_IN = {
     "launcher/session/stopping/signals.py": "simulation/test_signals.py",
     "launcher/session/thread.py": "launcher/session/test_executor.py",
     "launcher/setup/kinds/again.py": "hydra/test_reproduce.py",
-    "launcher/code/application/functions.py": "launcher/code/application/test_task.py",
     "remote_agent/slurm/submitter/submitter.py": "end_to_end/test_slurm.py",
     "remote_agent/slurm/submitter/submitter_log.py": "end_to_end/test_slurm.py",
     "launcher/setup/callbacks.py": "launcher/session/test_session.py",

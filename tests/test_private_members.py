@@ -92,7 +92,8 @@ def foreign_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, name) of every private name that the file uses of something that it does not define."""
     nodes = list(ast.walk(tree))
     own = defined_in(nodes)
-    yield from _of_foreign_bases([node for node in nodes if isinstance(node, ast.ClassDef)])
+    if any(isinstance(node, ast.Name) and node.id == "super" for node in nodes):
+        yield from _of_foreign_bases([node for node in nodes if isinstance(node, ast.ClassDef)])
     for node in nodes:
         if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in own:
             yield node.lineno, node.attr

@@ -28,9 +28,9 @@ from remote_agent.job import JobError
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.fields import FieldError
-from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
+from remote_agent.protocol.specs.held import HeldFile
 
 __all__ = ["AttemptReceiver"]
 

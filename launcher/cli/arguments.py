@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from launcher.cli import completion
 from launcher.cli.parameters import Argument, Option
 from launcher.errors import UsageError
+from launcher.util.text.terminal_text import clean_line
 
-__all__ = ["Env", "Json", "Quiet", "Run", "RunOrJob", "Sort", "Verbose", "print_json", "values"]
+__all__ = ["Env", "Json", "Quiet", "Run", "RunOrJob", "Sort", "Verbose", "print_json", "values", "write_output"]
 
 VERSION = 1
 
@@ -77,3 +79,18 @@ def values(given: list[str] | None) -> dict[str, str]:
 def print_json(**content: Any) -> None:
     """Write the answer as one JSON object."""
     sys.stdout.write(json.dumps({"version": VERSION, **content}, indent=2) + "\n")
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write the file that a command makes: whole, or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_bytes(data)
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise UsageError(f"{clean_line(path)}: {error.strerror}; name another file with --output") from None

@@ -162,7 +162,6 @@ class Tally:
         self.warnings = 0
         self.started = 0
         self.interrupted = ""
-        self.detached = ""
         #: Output pattern -> the number of completed jobs without a file that it matches.
         self.unmatched: Counter[str] = Counter()
         self.ended = False
@@ -253,7 +252,6 @@ class Tally:
             case events.RunResumed():
                 self._on_run_resumed(event)
             case events.RunDetached():
-                self.detached = event.why
                 self.ended_at = event.at
             case (
                 events.CodeSent()
@@ -334,7 +332,7 @@ class Tally:
         self.started_at = event.at if self.started_at is None else self.started_at
         if self.ended:
             self.ended, self.ended_at, self.taken_up_at = False, None, event.at
-            self.interrupted = self.detached = ""
+            self.interrupted = ""
         self._first_start, self._returned_since = event.at, 0
         for name in event.hosts:
             host = self._host(name)

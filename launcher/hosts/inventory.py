@@ -119,10 +119,6 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
                 raise InventoryError(
                     f"host {spec.name}: {name}: Slurm places jobs there; say what each of them has with `slurm:`"
                 )
-        if options.sync_outputs is not None:
-            raise InventoryError(
-                f"host {spec.name}: sync_outputs: files of jobs that run on a Slurm cluster do not come before their end yet; leave it out"
-            )
     return specs
 
 

@@ -25,7 +25,7 @@ from launcher.results.synced_files import SyncedFiles
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
 from launcher.util.same_name import folded
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "OutputFolder"]
 

@@ -21,7 +21,7 @@ from launcher.results.owners import OWN
 from launcher.results.synced_list import SyncedList
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 
 __all__ = ["SyncedFiles"]
 

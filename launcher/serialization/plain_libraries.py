@@ -34,7 +34,6 @@ _NUMPY = {
     "f4": "f", "f8": "d",
 }  # fmt: skip
 _MAX_DIMENSIONS = 64
-_LARGEST_TEXT = 0x10FFFF
 #: Most characters of a config's text with `${` in it, because omegaconf parses it when it is read.
 _MAX_PARSED = 1 << 16
 _INTERPOLATION = re.compile(r"(\\*)\$\{")

@@ -133,7 +133,7 @@ class Agent:
             finish=self._on_finish,
         )
         self._usage = UsageWatch(attempts)
-        self._sync = OutputSync(paths, attempts, controller, lambda: BackgroundThread(self.wake))
+        self._sync = OutputSync(attempts.active, paths.own_output, controller, lambda: BackgroundThread(self.wake))
         controller.handlers["pong"] = self._sync.on_pong
         self._batching = Batching()
         #: Seconds for which waiting messages are held back.

@@ -22,9 +22,9 @@ from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.messages import Ack, Final, Held
 from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.specs.held import HeldFile
 from remote_agent.shared.disk import remove_tree
 from remote_agent.system.background import BackgroundThread
 

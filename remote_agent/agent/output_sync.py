@@ -10,14 +10,12 @@ import sys
 import time
 import traceback
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.link import Link
 from remote_agent.agent.link.sync_frames import SentFile, SyncPiece, sync_pieces
 from remote_agent.agent.spool.attempt import Attempt
-from remote_agent.agent.spool.attempts import Attempts
-from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import Pong
 from remote_agent.system.background import BackgroundThread
@@ -42,13 +40,22 @@ class _Pass(NamedTuple):
 
 
 class OutputSync:
-    """Looks at the folders of running jobs, one after the other, and sends what is new in them."""
+    """Looks at the folders of running jobs, one after the other, and sends what is new in them.
+
+    Args:
+        active: the attempts that run.
+        folder_of: the folder of one; None if its files are not sent.
+    """
 
     def __init__(
-        self, paths: SpoolPaths, attempts: Attempts, controller: Controller, make_thread: Callable[[], BackgroundThread]
+        self,
+        active: Callable[[], Iterable[Attempt]],
+        folder_of: Callable[[Attempt], Optional[str]],
+        controller: Controller,
+        make_thread: Callable[[], BackgroundThread],
     ) -> None:
-        self._paths = paths
-        self._attempts = attempts
+        self._active = active
+        self._folder_of = folder_of
         self._controller = controller
         self._make_thread = make_thread
         #: None until the first controller asks for files.
@@ -85,7 +92,7 @@ class OutputSync:
             return
         if self._pass is None and not self._due and now >= self._next:
             self._next = now + link.sync.every
-            self._due.extend(one for one in self._attempts.active() if self._is_wanted(one))
+            self._due.extend(one for one in self._active() if self._is_wanted(one))
             kept = {one.id for one in self._due}
             self._sent = {key: files for key, files in self._sent.items() if key in kept}
         self._read_more(link)
@@ -105,7 +112,7 @@ class OutputSync:
             attempt.final is None
             and attempt.pid is not None
             and attempt.spec.outputs is not False
-            and self._paths.own_output(attempt) is not None
+            and self._folder_of(attempt) is not None
         )
 
     def _read_more(self, link: Link) -> None:
@@ -121,7 +128,7 @@ class OutputSync:
         self.thread.submit(lambda: self._read(current, self._size), lambda error: self._read_done(current, error))
 
     def _begun(self, attempt: Attempt, link: Link) -> Optional[_Pass]:
-        folder = self._paths.own_output(attempt)
+        folder = self._folder_of(attempt)
         if folder is None or link.sync is None or not self._is_wanted(attempt):
             return None
         sent = self._sent.setdefault(attempt.id, {})

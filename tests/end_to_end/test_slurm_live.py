@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import launcher
+from launcher import events
 from tests.end_to_end.test_slurm import check_nothing_left, login
-from tests.faults.injection import FaultyRun, lines, load_app
+from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.hosts.slurm import SlurmCluster, running_cluster
 from tests.remote_agent.agents import wait_until
 
@@ -45,6 +47,32 @@ def test_a_job_is_pruned_by_what_it_reports(cluster: SlurmCluster, tmp_path: Pat
     assert pruned.return_value == {"twice": 2 * seen[-1]}, "the last report is never lost"
     assert [step for num, step in prunes.seen if num == 1] == [0, 1, 2]
     assert sorted(lines(cluster.login, "hooks")) == ["end 0", "end 1", "start 0", "start 1"]
+    check_nothing_left(cluster)
+
+
+def grown(files: list[Path], sizes: list[int]) -> bool:
+    """Whether each file is larger than it was."""
+    return all(path.exists() and path.stat().st_size > size for path, size in zip(files, sizes, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"jobs": "many", "slots": 2}])
+def test_files_come_while_their_job_runs(cluster: SlurmCluster, tmp_path: Path, options: dict[str, Any]):
+    """Of each of two jobs, also after the link was lost. In the end there is what the jobs have left, and nothing else."""
+    files = [tmp_path / "sweep" / str(num) / "log" for num in range(2)]
+    sizes = [0, 0]
+    run = FaultyRun(tmp_path).start(load_app().logs, 2, [login(cluster, **options)], sync_outputs=1)
+    for number in range(2):
+        run.wait_for("more of both files", lambda sizes=sizes: grown(files, sizes), _LONG)  # type: ignore[misc]
+        assert not run.of(events.JobReturned)
+        assert list(files[0].parent.glob("only-on-*"))
+        assert cluster.login.kill_sessions()
+        sizes = [path.stat().st_size for path in files]
+        run.wait_for("another link", lambda number=number: len(run.of(events.HostReady)) > number + 1, _LONG)  # type: ignore[misc]
+    open_gate(cluster.login)
+    returns = run.finish(_LONG)
+    assert [path.read_text(encoding="utf-8") for path in files] == [one.return_value for one in returns]
+    for path in files:
+        assert sorted(one.name for one in path.parent.iterdir()) == [".hydra", ".launcher", "log", "logs.log"]
     check_nothing_left(cluster)
 
 

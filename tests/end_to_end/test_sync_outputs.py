@@ -151,6 +151,7 @@ def test_over_a_link_that_is_lost_it_goes_on(gate: Gate, tmp_path: Path) -> None
     assert left(tmp_path / "out" / "0") == {"log.old": "one\ntwo\n", "best": "two\n", "late/file": "late"}
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_here_is_said_once_and_the_end_brings_all(
     host: HostSpec, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

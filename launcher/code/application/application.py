@@ -46,6 +46,7 @@ from launcher.code.application.functions import (
     named_function,
     public_functions,
     signature_of,
+    why_no_task,
 )
 from launcher.code.application.hydra_entry import (
     HydraEntry,
@@ -424,8 +425,9 @@ def _application(
     entry = entry_of(value)
     if entry is not None:
         return _hydra_application(module, root, qualname, entry, name)
-    if not accepts_one_config(value):
-        raise UsageError(f"{name}:{qualname}{signature_of(value)} cannot be called with one config")
+    why = why_no_task(value)
+    if why:
+        raise UsageError(f"{name}:{qualname}{signature_of(value)}{why}")
     return Application(value, name, qualname, _file_of(module), root)
 
 
@@ -435,8 +437,9 @@ def _hydra_application(
     from hydra import version
 
     name = module_name or (module.__name__ if module is not None else "__main__")
-    if not accepts_one_config(entry.task):
-        raise UsageError(f"{name}:{qualname}{signature_of(entry.task)} cannot be called with one config")
+    why = why_no_task(entry.task)
+    if why:
+        raise UsageError(f"{name}:{qualname}{signature_of(entry.task)}{why}")
     base = version.getbase()
     is_set = base is not None and type(base) is not type(version._UNSPECIFIED_)
     return Application(

@@ -15,11 +15,12 @@ from typing import Any
 
 from launcher.util.frozen import frozen
 
-__all__ = ["FunctionText", "NotInTheText", "defines_class", "read_function"]
+__all__ = ["FunctionText", "NotInTheText", "defines_class", "names_of_hydra", "read_function"]
 
 #: The parameters of `hydra.main`, in order.
 _OF_MAIN = ("config_path", "config_name", "version_base")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class NotInTheText(Exception):
@@ -75,7 +76,7 @@ class _Text:
         self._file = file
         self._module = module
         self._tree = _parsed(file)
-        self._hydras, self._mains = _names_of_hydra(self._tree)
+        self._hydras, self._mains = names_of_hydra(self._tree)
         self._functions = {node.name: node for node in self._tree.body if isinstance(node, _Function)}
 
     def function(self, name: str | None) -> FunctionText:
@@ -149,7 +150,7 @@ class _Text:
         return False
 
 
-def _names_of_hydra(tree: ast.Module) -> tuple[set[str], set[str]]:
+def names_of_hydra(tree: ast.Module) -> tuple[set[str], set[str]]:
     """The names that mean the package `hydra`, and those that mean `hydra.main`."""
     hydras, mains = set(), set()
     for node in ast.walk(tree):
@@ -219,6 +220,18 @@ def _accepts_one(arguments: ast.arguments) -> bool:
     return required <= 1 and has_room and all(default is not None for default in arguments.kw_defaults)
 
 
+def _is_generator(node: _Function) -> bool:
+    """Whether it yields by itself, and not in a function within it."""
+    waiting: list[ast.AST] = list(node.body)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, (ast.Yield, ast.YieldFrom)):
+            return True
+        if not isinstance(one, (*_FUNCTIONS, ast.Lambda, ast.ClassDef)):
+            waiting.extend(ast.iter_child_nodes(one))
+    return False
+
+
 def _stand_in(node: _Function, file: Path, module: str) -> Any:
     """A function with the name and the parameters of another one, in the same file and module. To call it is an error."""
     none: Any = ast.Constant(None)
@@ -238,7 +251,11 @@ def _stand_in(node: _Function, file: Path, module: str) -> Any:
     )
     told = f"{module}.{node.name} was read from its text; it runs on a host"
     error: Any = ast.Call(ast.Name("NotImplementedError", ast.Load()), [ast.Constant(told)], [])
-    made = ast.FunctionDef(node.name, parameters, [ast.Raise(error, None)], [], None, None)
+    body: list[ast.stmt] = [ast.Raise(error, None)]
+    if _is_generator(node):
+        body.append(ast.Expr(ast.Yield(None)))
+    kind = type(node)
+    made = kind(node.name, parameters, body, [], None, None)
     if hasattr(made, "type_params"):
         made.type_params = []
     namespace: dict[str, Any] = {"__name__": module}

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.code.application.application_text import names_of_hydra
 from launcher.code.application.functions import innermost
 from launcher.errors import UsageError
 from launcher.util.frozen import frozen
@@ -238,12 +239,7 @@ def _calls_hydra(source: str) -> bool:
         tree = ast.parse(source)
     except SyntaxError:
         return False
-    hydras, mains = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            hydras |= {one.asname or one.name for one in node.names if one.name == "hydra"}
-        elif isinstance(node, ast.ImportFrom) and node.module in ("hydra", "hydra.main"):
-            mains |= {one.asname or one.name for one in node.names if one.name == "main"}
+    hydras, mains = names_of_hydra(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             of_hydra = node.attr == "main" and isinstance(node.value, ast.Name) and node.value.id in hydras

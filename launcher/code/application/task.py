@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.code.application.functions import accepts_one_config, innermost, named_function, signature_of
+from launcher.code.application.functions import innermost, named_function, signature_of, why_no_task
 from launcher.errors import UsageError
 from launcher.serialization.modules import is_installed, main_module_name
 from launcher.util.frozen import frozen
@@ -93,8 +93,9 @@ def check_task(task: Any, *, with_config: bool = True) -> None:
         task = undecorated(named_function(_imported(task, module), qualname or module))
     if not callable(task):
         raise UsageError(f"the task is {with_article(type(task).__name__)}; it must be callable with one config")
-    if with_config and not accepts_one_config(task):
-        raise UsageError(f"{name}{signature_of(task)} cannot be called with one config")
+    why = why_no_task(task, with_config=with_config)
+    if why:
+        raise UsageError(f"{name}{signature_of(task)}{why}")
 
 
 def _imported(task: str, module: str) -> ModuleType:

@@ -14,8 +14,8 @@ from typing import Any, Dict, Generator, Iterator, List
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.output_tree import MAX_NAMES, Refusals
 from remote_agent.protocol import wire
-from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.messages import Chunk, Rest
+from remote_agent.protocol.specs.held import HeldFile
 
 __all__ = ["FileFrames"]
 

@@ -17,9 +17,9 @@ from remote_agent.agent.link.file_frames import FileFrames
 from remote_agent.agent.link.outbox import OpenFile, Piece, Slice
 from remote_agent.agent.link.output_tree import MAX_NAMES, OutputTree, Refusals, Selection
 from remote_agent.protocol import wire
-from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.messages import Chunk, FilesEnd, Output, Tree
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.held import HeldFile
 
 __all__ = ["as_written", "output_frames", "result_frames", "stream_frames"]
 

@@ -14,8 +14,8 @@ from remote_agent.agent.spool.log import Reference
 from remote_agent.job import JobError, ResourcesUsed
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
-from remote_agent.protocol.held_file import HeldFile
 from remote_agent.protocol.result_parts import ResultParts
+from remote_agent.protocol.specs.held import HeldFile
 from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.system.gpus import GpuUse
 from remote_agent.system.process_use import ProcessUse

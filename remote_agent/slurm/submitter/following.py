@@ -223,10 +223,23 @@ class Following:
     def watch_streams(self) -> None:
         """Send what jobs print."""
         for incarnation in self._incarnations:
-            if incarnation.left is None and incarnation.buried_at is None:
+            if not incarnation.is_over:
                 for attempt in incarnation.attempts.values():
                     if attempt.started_at is not None and self._is_of(incarnation.name, attempt.id):
                         self._delivery_of(incarnation).watch_streams(attempt)
+
+    def active(self) -> Iterator[Attempt]:
+        """The attempts that run, for `OutputSync`."""
+        for incarnation in self._incarnations:
+            if not incarnation.is_over:
+                for attempt in incarnation.attempts.values():
+                    if attempt.started_at is not None and self._is_of(incarnation.name, attempt.id):
+                        yield attempt
+
+    def output_folder(self, attempt: Attempt) -> Optional[str]:
+        """Where on the shared disk the files of one are, for `OutputSync`; None if they are the user's, or nobody has it."""
+        incarnation = self._incarnations.get(self._holders.get(attempt.id, (0, ""))[1])
+        return None if incarnation is None else self._paths_of(incarnation).own_output(attempt)
 
     def _settle(self, debt: Debt) -> None:
         attempt = debt.attempt

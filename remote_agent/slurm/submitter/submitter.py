@@ -16,6 +16,7 @@ from array import array
 from typing import Any, Dict, List, Optional
 
 from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.output_sync import OutputSync
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.pool import Prepared, ZygoteListener, Zygotes
@@ -50,6 +51,8 @@ __all__ = ["Submitter"]
 
 #: Seconds that a turn of the loop waits at most.
 _TIMEOUT = 0.25
+#: The same while files of running jobs are sent.
+_SYNC_TIMEOUT = 0.1
 #: For so many seconds it goes on without a controller, until Slurm has been asked for what the jobs need.
 _ASK_PATIENCE = 60.0
 #: More than a node has of anything.
@@ -98,6 +101,10 @@ class Submitter(ZygoteListener):
         )
         self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
+        self._sync = OutputSync(
+            self._following.active, self._following.output_folder, controller, lambda: BackgroundThread(self._wake)
+        )
+        controller.handlers["pong"] = self._sync.on_pong
         self._disk = DiskWatch(files.path(".{}.try".format(files.writer)), background, controller.note)
         self._pace = LookPace()
         self._asking.on_taken = self._on_news
@@ -130,6 +137,7 @@ class Submitter(ZygoteListener):
             for key, mask in ready:
                 key.data(key.fileobj, mask)
             self._turn(time.monotonic())
+        self._sync.stop()
         # What is being built for jobs goes on when the next submitter comes.
         self._zygotes.environments.close()
         if self._is_over and not self._is_kept:
@@ -157,6 +165,8 @@ class Submitter(ZygoteListener):
 
     def _timeout(self, now: float) -> float:
         waits = [_TIMEOUT, self._pace.at - now] if self._has_hello and self._finish_by is None else [_TIMEOUT]
+        if self._sync.is_busy:
+            waits.append(_SYNC_TIMEOUT)
         asks = self._asking.due_in(now)
         return max(0.0, min(waits if asks is None else [*waits, asks]))
 
@@ -174,6 +184,7 @@ class Submitter(ZygoteListener):
             return
         if now >= self._pace.at and self._has_hello:
             self._look(now)
+        self._sync.tick(now)
         self._disk.tick(now)
         self._asking.tick(now, is_prepared=self._is_prepared and not self._disk.error)
         self._log.file.flush()
@@ -198,6 +209,8 @@ class Submitter(ZygoteListener):
         os.read(fd, 4096)
         self._background.deliver()
         self._asks.deliver()
+        if self._sync.thread is not None:
+            self._sync.thread.deliver()
 
     # -- the controller ------------------------------------------------------------------------------------------
 

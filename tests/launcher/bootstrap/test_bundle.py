@@ -145,6 +145,7 @@ def test_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(bundle.data) == bundle.size
 
 
+@pytest.mark.slow
 def test_keeps_few_old_ones(cache: Path) -> None:
     """Otherwise every change of a file would leave half a mebibyte."""
     build_bundle()

@@ -382,11 +382,6 @@ class TestSlurm:
         with pytest.raises(InventoryError, match=next(iter(host))):
             host_specs([{"name": "login", "slurm": {}, **host}], LaunchConf())
 
-    def test_its_files_do_not_come_early(self) -> None:
-        """That is refused by name, too."""
-        with pytest.raises(InventoryError, match="login: sync_outputs"):
-            host_specs([{"name": "login", "slurm": {}}], LaunchConf(sync_outputs=30.0))
-
     def test_slurm_knows_what_a_job_can_have(self) -> None:
         """So nothing that a job needs is refused here."""
         (spec,) = host_specs([{"name": "login", "slurm": {"cpus": 1}}], LaunchConf(resources={"cpus": 20}))

@@ -23,7 +23,7 @@ from launcher.results.owners import Ownership
 from remote_agent.agent.link import file_frames, sync_frames
 from remote_agent.agent.link.sync_frames import SentFile, sync_pieces
 from remote_agent.protocol import wire
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 from tests.remote_agent.agent.link.frames import frames, output_frames
 
 

@@ -237,6 +237,7 @@ def test_a_run_of_one_job(project: Path, cli: Cli) -> None:
     assert not (project / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_would_be_continued(project: Path, cli: Cli) -> None:
     """It says which jobs would be taken over, and nothing is changed in the folder."""
     cli("multirun", "dry_app.py:train", "lr=1,2", "--folder", "out")

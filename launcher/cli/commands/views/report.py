@@ -5,14 +5,12 @@ Rule: the page is there whole, or as it was. It is made from the journal alone, 
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from launcher.cli import arguments
 from launcher.cli.parameters import Option
-from launcher.errors import RunError, UsageError
 from launcher.util.text.terminal_text import clean_line
 
 __all__ = ["report"]
@@ -49,17 +47,9 @@ def report(
     from launcher.runs import index
 
     entry = index.find(run)
-    if not entry.is_there:
-        raise RunError(f"run {entry.run}: its folder {clean_line(entry.folder)} is gone, and its journal with it")
     path = into or entry.folder / "report.html"
     data = render(read_facts(entry, sort=sort or "", full_paths=full_paths), path.parent, full_paths=full_paths)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.write_bytes(data)
-        new.replace(path)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise UsageError(f"{clean_line(path)}: {error.strerror}; name another file with --output") from None
+    arguments.write_output(path, data)
     print(clean_line(path))
     if is_opened:
         import webbrowser

@@ -6,7 +6,6 @@ Rule: what goes to stdout is the table and nothing else. A file is there whole, 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -138,13 +137,7 @@ def _write(data: bytes, into: Path | None) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    new = into.with_name(f".{into.name}.{os.getpid()}")
-    try:
-        new.write_bytes(data)
-        new.replace(into)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise UsageError(f"--output {clean_line(into)}: {error.strerror}") from None
+    arguments.write_output(into, data)
 
 
 def _print(table: Table, sort: str) -> None:

@@ -6,8 +6,7 @@ Rule: it is made from the journal alone, so it can be sent of any run, also of o
 from __future__ import annotations
 
 from launcher.cli import arguments
-from launcher.errors import LauncherError, RunError
-from launcher.util.text.terminal_text import clean_line
+from launcher.errors import LauncherError
 
 __all__ = ["trace"]
 
@@ -21,10 +20,7 @@ def trace(run: arguments.Run = "last") -> None:
     from launcher.tracing.sending import send, shown_address
     from launcher.tracing.spans import read_trace
 
-    entry = index.find(run)
-    if not entry.is_there:
-        raise RunError(f"run {entry.run}: its folder {clean_line(entry.folder)} is gone, and its journal with it")
-    sent = send(read_trace(entry))
+    sent = send(read_trace(index.find(run)))
     if sent.why:
         raise LauncherError(sent.why)
     print(f"trace {sent.trace}: {sent.spans} spans sent to {shown_address()}")

@@ -23,7 +23,7 @@ from launcher.runs.status import read_jobs
 from launcher.setup.earlier import EarlierJournal, EarlierRuns
 from tests.controllers import ROOT
 
-APP = Path(__file__).parents[4] / "apps" / "again" / "again_app.py"
+APP = Path(__file__).parents[3] / "apps" / "again" / "again_app.py"
 
 
 class Sweep:

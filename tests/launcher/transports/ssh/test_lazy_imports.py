@@ -87,6 +87,7 @@ def test_another_thread_may_import_the_same_meanwhile(at: str, statement: str, c
     )
 
 
+@pytest.mark.slow
 def test_a_late_import_gives_the_same_modules() -> None:
     """The three packages have the same modules, with the same public names, as after a plain import."""
     names = "fabric", "invoke", "paramiko"

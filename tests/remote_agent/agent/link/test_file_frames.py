@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remote_agent.agent.link.result_frames import output_frames
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 from tests.examples import examples
 from tests.remote_agent.agent.link.frames import collected, frames
 

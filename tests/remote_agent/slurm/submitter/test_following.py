@@ -14,7 +14,7 @@ from remote_agent.slurm.pool.incarnations import SETTLE
 from remote_agent.slurm.pool.pool import Stop
 from remote_agent.slurm.submitter.demand import ShortJobs
 from tests.remote_agent.slurm.submitter.login_node import LoginNode, wrote
-from tests.specs import DONE
+from tests.specs import DONE, job_spec
 
 FINAL: dict[str, Any] = {"envelope": DONE, "parts": {}}
 BEGAN: dict[str, Any] = {"node": "n1", "at": 1.0, "request": "r"}
@@ -247,3 +247,19 @@ def test_short_jobs_are_noticed(node: LoginNode) -> None:
         wrote(log, "final", a=f"{number}.1", **FINAL)
     node.following.follow(0.0)
     assert len([one for one in node.controller.notes if "jobs: many" in one]) == 1
+
+
+def test_whose_files_come_early(node: LoginNode) -> None:
+    """Those of attempts that run, from the folder of the allocation that has them. Not those of one that is dead, or was replaced."""
+    log = node.allocation("100.0")
+    wrote(log, "began", **BEGAN)
+    node.take("100.0", "0.1")
+    wrote(log, "accepted", a="0.1", spec=job_spec(0, attempt=1, output_dir="conf/0").to_json())
+    node.following.follow(0.0)
+    assert list(node.following.active()) == []
+    wrote(log, "started", a="0.1", slot=0, at=2.0)
+    node.following.follow(0.0)
+    (attempt,) = node.following.active()
+    assert node.following.output_folder(attempt) == node.files.path("incarnations", "100.0", "outputs", "conf", "0")
+    node.incarnations.bury("100.0", "node_failed", "its node failed", 0.0)
+    assert list(node.following.active()) == []

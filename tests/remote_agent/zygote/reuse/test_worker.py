@@ -116,6 +116,7 @@ def test_a_worker_whose_agent_is_gone_writes_the_result_of_its_job_to_a_file(reu
     assert not (reused_host.spool / f"orphan-{attempt.name}").exists()
 
 
+@pytest.mark.slow
 def test_what_a_worker_prints_between_two_jobs_goes_to_the_zygotes_log(host: Host) -> None:
     """Such as what the application has given to `atexit` at its import. The output of the last job stays as it was."""
     start_reused(host, environ={"AT_EXIT": "printed at the end"})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from remote_agent.protocol.fields import FieldError
-from remote_agent.protocol.held_file import HeldFile
+from remote_agent.protocol.specs.held import HeldFile
 
 HELD = HeldFile("a/b", 3, "0" * 64, is_executable=False)
 
