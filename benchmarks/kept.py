@@ -38,9 +38,9 @@ def kept(bench: Bench) -> None:
             execnet = bench.side(f"execnet, {alias}", "peers", "execnet_first", ssh=execnet_spec(bench, alias))
             pairs.append((Side(f"launcher, {alias}", run), execnet))
         bench.turns(*(side for pair in pairs for side in pair))
-        hydra_app, local = _hydra_app(bench, environ)
-        bench.turns(hydra_app, local)
-    for side in (side for pair in [*pairs, (hydra_app, local)] for side in pair):
+        hydra_app, second, local = _hydra_app(bench, environ)
+        bench.turns(hydra_app, second, local)
+    for side in (*(side for pair in pairs for side in pair), hydra_app, second, local):
         bench.note(
             f"{side.name}: to its first result", f"{side.median(first_seconds):.3f} s ({side.spread(first_seconds)})"
         )
@@ -51,16 +51,20 @@ def kept(bench: Bench) -> None:
     bench.add(
         "kept connection: a Hydra application's first line over that of `python` here", ratio, 0.4, less_is_better=True
     )
+    ratio = median_ratio(second, local, first_seconds)
+    bench.add("the same as the second command of a terminal", ratio, 0.4, less_is_better=True)
 
 
-def _hydra_app(bench: Bench, environ: dict[str, str]) -> tuple[Side, Side]:
-    """The Hydra application by `launcher run`, after a run that leaves an interpreter, and by `python` here."""
+def _hydra_app(bench: Bench, environ: dict[str, str]) -> tuple[Side, Side, Side]:
+    """The Hydra application by `launcher run`, after a run that leaves an interpreter; the same forked from a process that waits; and by `python` here."""
     spec = {name: value for name, value in {**bench.spec(), "python": sys.executable}.items() if name != "name"}
     hosts = bench.host.folder / "hydra.yaml"
     hosts.write_text(json.dumps({"host": spec}))
     launched = str(Path(sys.executable).parent / "launcher")
 
-    def side(name: str, *words: str, is_remote: bool) -> Side:
+    served = {**environ, "HYDRA_REMOTE_LAUNCHER_NO_WARM": ""}
+
+    def side(name: str, *words: str, is_remote: bool, environ: dict[str, str] = environ) -> Side:
         def run() -> Sample:
             if is_remote:
                 wait_warm(WarmStore(str(bench.host.workdir / "cache")))
@@ -74,9 +78,10 @@ def _hydra_app(bench: Bench, environ: dict[str, str]) -> tuple[Side, Side]:
         return Side(name, run)
 
     words = (launched, "run", "bench_hydra_app.py", "--hosts", str(hosts))
-    run_command([*words, f"first={bench.app.parent / 'first'}"], bench.app, environ)
+    run_command([*words, f"first={bench.app.parent / 'first'}"], bench.app, served)
     ours = side("launcher run of the Hydra application", *words, is_remote=True)
-    return ours, side("the same by python here", sys.executable, "bench_hydra_app.py", is_remote=False)
+    second = side("the same, forked from a process that waits", *words, is_remote=True, environ=served)
+    return ours, second, side("the same by python here", sys.executable, "bench_hydra_app.py", is_remote=False)
 
 
 @contextmanager

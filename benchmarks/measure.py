@@ -20,6 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The parts of a checkout that the sides import.
+#: A command starts by itself, where it is not said otherwise. Hosts do not get this variable.
+_UNSERVED = {"HYDRA_REMOTE_LAUNCHER_NO_WARM": "1"}
 _PACKAGES = ("launcher", "remote_agent", "hydra_plugins", "benchmarks")
 _SIDE = "from benchmarks.side import main; main()"
 
@@ -104,7 +106,7 @@ def cpu_seconds(command: list[str], env: dict[str, str]) -> float:
     Raises:
         SystemExit: it fails.
     """
-    environ = {**os.environ, **env}
+    environ = {**_UNSERVED, **os.environ, **env}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -116,7 +118,7 @@ def cpu_seconds(command: list[str], env: dict[str, str]) -> float:
 
 def run_command(command: list[str], project: Path, env: dict[str, str], timeout: float = 3600) -> Sample:
     """Run a command in the project's folder. Its FIRST line is timed. Its RESULT line, if any, is parsed."""
-    environ = {**os.environ, **env, "PYTHONPATH": f"{ROOT}{os.pathsep}{project}"}
+    environ = {**_UNSERVED, **os.environ, **env, "PYTHONPATH": f"{ROOT}{os.pathsep}{project}"}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     begun = time.perf_counter()
     process = subprocess.Popen(

@@ -5,8 +5,12 @@
 they belong to the controller.
 """
 
+from __future__ import annotations
+
 import sys
-from typing import TYPE_CHECKING, Any, List
+
+#: What type checkers take for true. `typing` has it, too, but takes longer to import than all else that a command needs to find a waiting process.
+TYPE_CHECKING = False
 
 if sys.platform == "win32":
     raise ImportError("hydra-remote-launcher does not run on Windows; run it in WSL, the Windows Subsystem for Linux")
@@ -14,6 +18,8 @@ if sys.platform == "win32":
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any, List
+
     from launcher.api import multirun, run
     from launcher.errors import LauncherError
     from launcher.notification import NotifyCallback

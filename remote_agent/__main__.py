@@ -320,7 +320,7 @@ def _is_one_warm(cache: str) -> bool:
     from remote_agent.system.warm_store import WarmStore
 
     store = WarmStore(cache)
-    return any(store.is_waiting(record) for record in store.records() if not record.is_fork_server)
+    return any(store.is_waiting(record) for record in store.records() if record.is_interpreter)
 
 
 def _startup_error(error: BaseException, spool: str) -> str:

@@ -56,6 +56,8 @@ ALLOWED = {
     "_IOBase": "the C type: to ask `io.IOBase` is to ask an ABC, which may run code of a user",
     "_args_from_interpreter_flags": "the one way to start another Python as this one was started (multiprocessing does it so)",
     "_builtin_type": "cloudpickle leaves this name in its pickles",
+    "_data": "what `os.environ` looks into: to note which variables are read, there is no public way",
+    "_xoptions": "the options `-X` of a Python, which have no public name",
     "_close": "paramiko's `Agent`, which is found at one place only, at another",
     "_connect": "as `_close`",
     "_return_value": "the field of Hydra's JobReturn that its `return_value` reads; ours has it under the same name",

@@ -9,7 +9,7 @@ import sys
 
 from hydra_plugins.hydra_remote_launcher._names import in_front
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 def main() -> None:
@@ -17,9 +17,17 @@ def main() -> None:
     problem = in_front()
     if problem:
         sys.exit(_refused(problem))
-    from launcher.cli.main import main as command
+    from launcher.cli.waiting.client import serve_if_waiting
 
+    serve_if_waiting()
     command()
+
+
+def command() -> None:
+    """The command, in this process."""
+    from launcher.cli.main import main as run
+
+    run()
 
 
 def _refused(problem: str) -> int:

@@ -1,4 +1,4 @@
-"""What waits on this host for the next run, as its records in the cache folder say: warm interpreters, and fork servers of agents.
+"""What waits on this host for the next run, as its records in the cache folder say: warm interpreters, fork servers of agents, and those of commands.
 
 Rule: a record is written before its process can be found, and a process gets a signal only if its record's birth is its own. Nobody but this user
 may enter the folder. Machines that share the cache folder, and lives of a machine, have a folder each.
@@ -7,7 +7,8 @@ may enter the folder. Machines that share the cache folder, and lives of a machi
     <cache>/warm/<boot>/<name>.sock    its socket, as soon as it waits
     <cache>/warm/<boot>/<name>.log     what it printed
 
-A warm interpreter is named <key>-<token>. A fork server is named agent-<bundle>-<python>-<token>, which stage-0 looks for.
+A warm interpreter is named <key>-<token>. A fork server is named agent-<bundle>-<python>-<token>, which stage-0 looks for. On the machine of the controller,
+command-<session>-<token> is a process from which the next command `launcher` of that session is forked.
 """
 
 import hashlib
@@ -25,10 +26,12 @@ from remote_agent.system.host import boot_id
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import is_alive
 
-__all__ = ["FORK_SERVER", "WarmRecord", "WarmStore", "peer_of"]
+__all__ = ["COMMAND", "FORK_SERVER", "WarmRecord", "WarmStore", "peer_of"]
 
 #: How the name of a fork server begins.
 FORK_SERVER = "agent-"
+#: How the name of one begins from which commands are forked.
+COMMAND = "command-"
 
 _VERSION = 1
 #: Only Linux has it, and only there are such processes.
@@ -45,7 +48,7 @@ class WarmRecord(NamedTuple):
     Attributes:
         name: the name of its files.
         pid, started: its process; see `remote_agent.system.processes.birth`.
-        application: the module that is imported first; empty for a fork server.
+        application: the module that is imported first; empty for one from which is forked.
         since: when it was started, in seconds since the epoch.
         idle: for how many seconds it waits.
         has_packages: it has imported packages of the application, or Hydra.
@@ -64,6 +67,16 @@ class WarmRecord(NamedTuple):
     def is_fork_server(self) -> bool:
         """Whether agents are forked from it."""
         return self.name.startswith(FORK_SERVER)
+
+    @property
+    def is_command(self) -> bool:
+        """Whether commands `launcher` are forked from it."""
+        return self.name.startswith(COMMAND)
+
+    @property
+    def is_interpreter(self) -> bool:
+        """Whether it is a warm interpreter."""
+        return not self.is_fork_server and not self.is_command
 
 
 class WarmStore:

@@ -88,7 +88,7 @@ def _import(spec: WarmSpec, bundle: str) -> Tuple[Preloaded, Dict[str, Stamp]]:
 
 def _make_room(store: WarmStore, spec: WarmSpec) -> None:
     """End older ones: those with the same key, and the oldest that are too many."""
-    others = [record for record in store.records() if record.name != spec.name and not record.is_fork_server]
+    others = [record for record in store.records() if record.name != spec.name and record.is_interpreter]
     same = [record for record in others if _key(record) == _short(spec.key) and store.is_waiting(record)]
     has_packages = bool(spec.modules or spec.controller.hydra)
     left = [record for record in others if record not in same and record.has_packages == has_packages]

@@ -137,4 +137,7 @@ def run(
             if dry_run:
                 raise Exit(plan_app(app_run, out))
             exit_code = run_app(app_run, out, early=early, detach=detach, sort=sort, verbose=verbose, quiet=quiet)
+    from launcher.cli.waiting.leaving import leave
+
+    leave(app_run.setup.options.warm)
     raise Exit(exit_code)

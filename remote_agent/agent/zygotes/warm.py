@@ -185,9 +185,10 @@ class WarmInterpreters:
         self.left.append(process)
 
     def end_all(self) -> None:
-        """End all on this host, because the user has stopped a run."""
+        """End all on this host that agents have left, because the user has stopped a run."""
         for record in self._store.records():
-            self._store.end(record)
+            if not record.is_command:
+                self._store.end(record)
 
 
 def _hand_over(sock: socket.socket, key: str, variables: Dict[str, str], log_path: str) -> None:

@@ -1,0 +1,115 @@
+"""Leaves a process for the next command of this terminal, after a run that has ended by itself.
+
+Rule: as for what waits on hosts: none for `--warm 0`, and none on a machine of a batch system. It is a new process, and gets no variable but those of which a Python
+is made. At most two wait, one a session.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+
+from launcher.cli.waiting.client import PREFIX, STARTED, may_wait
+from launcher.cli.waiting.variables import at_start
+from launcher.util.user_folders import cache_folder
+from remote_agent.agent.zygotes.warm import why_none
+from remote_agent.system.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.private_files import SpoolError, open_private
+from remote_agent.system.processes import birth
+from remote_agent.system.warm_store import WarmRecord, WarmStore
+
+__all__ = ["MOST", "leave", "modules_of"]
+
+#: Not more of them wait.
+MOST = 2
+#: What it imports if this command has: ours, and what ours needs. Never anything of the application.
+_PACKAGES = frozenset(
+    {"antlr4", "cloudpickle", "fabric", "hydra", "invoke", "launcher", "omegaconf", "paramiko", "remote_agent", "yaml"}
+)
+#: What the commands need that it serves, beside what a run has imported.
+_ALWAYS = (
+    "launcher.cli.main",
+    "launcher.cli.commands.run",
+    "launcher.cli.commands.views.runs",
+    "launcher.cli.commands.views.show",
+    "launcher.cli.commands.views.table",
+    "launcher.cli.commands.views.logs",
+    "launcher.runs.journal",
+    "launcher.runs.status",
+)
+_PROGRAM = """\
+import ast, sys
+cache, name, idle, sys.path[:], expected, modules = ast.literal_eval(sys.stdin.read())
+from launcher.cli.waiting.ending import run_to_end
+from launcher.cli.waiting.server import main
+if main(cache, name, idle, list(sys.path), expected, modules):
+    from launcher.cli.main import main as command
+    run_to_end(command)
+"""
+
+
+def leave(idle: float) -> None:
+    """Start one, if none waits that fits. `idle`: for how many seconds it waits for the next command."""
+    if not STARTED or idle <= 0 or not may_wait(os.environ) or why_none(dict(os.environ)):
+        return
+    store = WarmStore(str(cache_folder()))
+    modules = modules_of(sys.modules)
+    needs_hydra = "hydra" in sys.modules
+    try:
+        if free_memory() < FREE_MEMORY:
+            return
+        store.make()
+        store.sweep()
+        session = f"{PREFIX}{os.getsid(0)}-"
+        others = [record for record in store.records() if record.is_command]
+        same = [record for record in others if record.name.startswith(session)]
+        if any(_still_fits(store, record, needs_hydra) for record in same):
+            return
+        left = [record for record in others if record not in same]
+        for record in [*same, *left[: max(0, len(left) + 1 - MOST)]]:
+            store.end(record)
+        _start(store, session + os.urandom(4).hex(), idle, modules, needs_hydra)
+    except (OSError, SpoolError):
+        return  # nothing is lost: the next command starts by itself
+
+
+def _still_fits(store: WarmStore, record: WarmRecord, needs_hydra: bool) -> bool:
+    """Whether this command was forked from it, and it waits on, and has what this command has imported."""
+    return record.name == STARTED.get("by") and store.is_waiting(record) and (record.has_packages or not needs_hydra)
+
+
+def modules_of(imported: Iterable[str]) -> list[str]:
+    """Return which of the modules that this command has imported the process imports, too."""
+    ours = [name for name in imported if name.partition(".")[0] in _PACKAGES and not name.startswith("launcher.demo")]
+    return list(dict.fromkeys([*_ALWAYS, *ours]))
+
+
+def _start(store: WarmStore, name: str, idle: float, modules: list[str], has_hydra: bool) -> None:
+    cache = os.path.dirname(store.root)
+    told = repr((cache, name, idle, STARTED["path"], STARTED["facts"], modules)).encode("utf-8", "surrogatepass")
+    log = open_private(store.path(name, ".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=at_start(os.environ),
+            cwd="/",
+        )
+    finally:
+        os.close(log)
+    try:
+        store.write(WarmRecord(name, process.pid, birth(process.pid), "", sys.executable, time.time(), idle, has_hydra))
+        assert process.stdin is not None
+        process.stdin.write(told)
+        process.stdin.close()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    # It is nobody's child when this command has ended.
+    process.returncode = 0
