@@ -78,7 +78,6 @@ TESTED_IN = {
     "launcher/cli/past_hosts.py": "launcher/cli/test_commands.py",
     "launcher/cli/parameters.py": "launcher/cli/test_parser.py",
     "launcher/cli/shells.py": "launcher/cli/test_completion.py",
-    "launcher/cli/waiting/client.py": "launcher/cli/waiting/test_waiting.py",
     "launcher/cli/waiting/ending.py": "launcher/cli/waiting/test_waiting.py",
     "launcher/cli/waiting/follow.py": "launcher/cli/waiting/test_waiting.py",
     "launcher/cli/waiting/served.py": "launcher/cli/waiting/test_waiting.py",
