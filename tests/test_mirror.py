@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,3 +205,17 @@ def test_no_module_of_the_table_has_a_test_file_of_its_name() -> None:
 def test_the_tables_name_modules_that_there_are() -> None:
     """A line that is about nothing goes."""
     assert {*DECIDE_NOTHING, *TESTED_IN} <= {module.as_posix() for module in MODULES}
+
+
+def test_ci_names_tests_that_there_are() -> None:
+    """Where tests move, the lists of those that run on other systems and versions move, too."""
+    script = (ROOT / ".ci/run").read_text()
+    lists = [
+        script[script.index(name) :].split("\n)", 1)[0] + "\n)"
+        for name in ("touched_by_others=(", "touched_by_macos=(")
+    ]
+    shown = 'printf "%s\\n" "${touched_by_others[@]}" "${touched_by_macos[@]}"'
+    named = subprocess.run(["bash", "-c", "\n".join([*lists, shown])], check=True, capture_output=True, text=True)
+    paths = named.stdout.split()
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path).exists()] == []
