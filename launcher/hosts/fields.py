@@ -70,7 +70,8 @@ def _downloads(where: str, value: Any) -> bool | tuple[str, ...]:
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not _PATH.fullmatch(value):
-        raise InventoryError(f"{where}: {shown(value)} is not a line of text")
+        hint = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise InventoryError(f"{where}: {shown(value)} is not a line of text{hint}")
     return value
 
 

@@ -229,7 +229,7 @@ def downloads(value: Any, field: str) -> bool | tuple[str, ...]:
         # It may have a password, so it is not shown.
         raise refused(
             field,
-            "what is not true or false is the beginning of an https address, without user, password and query, such as "
+            "write true, false, or the beginning of an https address without user, password and query, such as "
             "'https://packages.example.org/'",
         )
     return prefixes or False

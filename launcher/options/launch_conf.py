@@ -432,10 +432,12 @@ class LaunchConf:
             object.__setattr__(self, name, option.check(_plain(getattr(self, name)), name))
         if self.sync_only and self.sync_outputs is None:
             raise checks.refused(
-                "sync_only", "nothing is copied while jobs run, unless an interval says how often (30s)"
+                "sync_only", "it works only with sync_outputs, which says how often files are copied (30s)"
             )
         if self.sync_outputs is not None and self.outputs is False:
-            raise checks.refused("sync_outputs", "no outputs are copied back, as asked; leave one of the two out")
+            raise checks.refused(
+                "sync_outputs", "it cannot be combined with outputs=False (--no-outputs); leave one of them out"
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:

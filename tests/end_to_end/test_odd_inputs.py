@@ -204,6 +204,7 @@ def test_an_absurd_host_name_is_accepted_or_refused() -> None:
         ("gpu1: {gpus: -1}", "is neither a count nor a list"),
         ("gpu1: {gpus: [true]}", "is neither a count nor a list"),
         ("gpu1: {python: ''}", "is not a line of text"),
+        ("gpu1: {python: 3.11}", "3.11 is not a line of text; put it in quotes"),
         ("gpu1: {workdir: here}", "is neither absolute"),
     ],
     ids=_id,
