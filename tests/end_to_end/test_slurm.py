@@ -112,7 +112,9 @@ def test_jobs_are_cancelled_where_they_are(cluster: SlurmCluster, tmp_path: Path
     """One that runs gets SIGTERM, and its end hooks fire. Those that wait never start, and fire none."""
     run = FaultyRun(tmp_path).start(load_app().gated, 12, [login(cluster)], fail_fast=True)
     wait_started(run, 8)
-    cluster.login.run("kill -KILL $(cat /home/runner/pid.0)")
+    wait_until(lambda: lines(cluster.login, "pid.0"), "its process is known", _LONG)
+    killed = cluster.login.run(f"kill -KILL {lines(cluster.login, 'pid.0')[0]}")
+    assert killed.returncode == 0, killed.stderr
     returns = run.finish(_LONG)
     kinds = [one.error.kind if one.error else "" for one in returns]
     assert kinds[0] == "killed"

@@ -54,8 +54,10 @@ def may_wait(environment: Any) -> bool:
     """Whether this may be a command that is served, or leaves a process."""
     if _PLATFORM != "linux" or environment.get(NO_WARM) or "_LAUNCHER_COMPLETE" in environment:
         return False
-    # The first process of a session cannot leave its process group, and nobody comes after it.
-    return os.getsid(0) != os.getpid() and os.getuid() == os.geteuid()
+    session = os.getsid(0)
+    # The first process of a session cannot leave its process group, and nobody comes after it. And the end of a session is seen only by the
+    # end of its first process: 0 is one of another namespace.
+    return session not in (0, os.getpid()) and os.path.exists(f"/proc/{session}") and os.getuid() == os.geteuid()
 
 
 def _folder() -> str:

@@ -111,15 +111,16 @@ class KeyAuthentication:
                     if not transport.is_active():
                         raise self._failed("the host ended the connection after these keys", _TOO_MANY) from None
                     continue
-                except (paramiko.SSHException, OSError, EOFError) as error:
+                except (paramiko.SSHException, OSError, EOFError) as raised:
                     if self._is_stale(transport, has_waited):
                         raise EOFError from None
-                    if "MAC" in str(error):
-                        raise  # it was altered on the way, so it is not the host's answer
-                    if isinstance(error, OSError) and error.errno in _NETWORK:
-                        why = f"the connection is gone ({error.strerror})"
-                        raise ConnectionLost(self._host, _PHASE, why) from None
-                    raise self._failed(f"the connection ended while {name} was offered ({error})", _SIGNING) from None
+                    why = _why_ended(transport, raised)
+                    if not isinstance(why, (paramiko.SSHException, OSError, EOFError)) or "MAC" in str(why):
+                        raise why from None  # it was altered on the way, so it is not the host's answer
+                    if isinstance(why, OSError) and why.errno in _NETWORK:
+                        message = f"the connection is gone ({why.strerror})"
+                        raise ConnectionLost(self._host, _PHASE, message) from None
+                    raise self._failed(f"the connection ended while {name} was offered ({why})", _SIGNING) from None
                 if more:
                     raise self._wants_other(list(more))
                 return
@@ -310,6 +311,11 @@ class KeyAuthentication:
 
 _TOO_MANY = "too many keys? name the right one with IdentityFile, and `IdentitiesOnly yes`, in ~/.ssh/config"
 _SIGNING = "if the agent has to confirm or be unlocked, do that and try again"
+
+
+def _why_ended(transport: paramiko.Transport, error: Exception) -> Exception:
+    """Return why a connection ended on which nothing could be sent: only paramiko's reading thread knows it, and it keeps it."""
+    return (transport.get_exception() or error) if isinstance(error, EOFError) else error
 
 
 def _short(path: str) -> str:

@@ -66,6 +66,11 @@ def _listening(path: Path, answer: Callable[[socket.socket], object]) -> Iterato
 
 
 class TestMayWait:
+    @pytest.fixture(autouse=True)
+    def session(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its first process is in sight."""
+        monkeypatch.setattr(os, "getsid", lambda _pid: 1)
+
     def test_an_ordinary_command_may(self) -> None:
         """So what is refused below is refused for its own reason."""
         assert client.may_wait({})
@@ -78,6 +83,14 @@ class TestMayWait:
     def test_the_first_process_of_a_session_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It cannot leave its process group."""
         monkeypatch.setattr(os, "getsid", lambda _pid: os.getpid())
+        assert not client.may_wait({})
+
+    @pytest.mark.parametrize("session", [0, 1 << 30])
+    def test_one_whose_session_has_no_first_process_here_does_not(
+        self, monkeypatch: pytest.MonkeyPatch, session: int
+    ) -> None:
+        """It is outside of this container, or has ended: nobody would see the end of the session."""
+        monkeypatch.setattr(os, "getsid", lambda _pid: session)
         assert not client.may_wait({})
 
     def test_a_setuid_process_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import pytest
 from remote_agent.agent.zygotes.warm import NO_WARM, SUBMITTERS
 from remote_agent.system.warm_store import WarmRecord, WarmStore
 from tests.remote_agent.agents import wait_until
+from tests.requirements import need_programs, need_root
 
 pytestmark = [
     pytest.mark.slow,
@@ -123,6 +124,13 @@ class Terminal:
             self.store.end(record)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def session() -> None:
+    """Its first process is in sight: that of these tests, if that of whoever started them is outside of this container or has ended."""
+    if not os.getsid(0) or not Path(f"/proc/{os.getsid(0)}").exists():
+        os.setsid()
+
+
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     """One in which a run has left a process."""
@@ -223,6 +231,17 @@ def test_another_session_is_not_asked(terminal: Terminal) -> None:
     before = terminal.said()
     assert terminal.call("runs", start_new_session=True)[0] == 0
     assert terminal.said() == before
+
+
+def test_a_session_of_which_nothing_is_in_sight_is_left_nothing(terminal: Terminal, tmp_path: Path) -> None:
+    """In a namespace of processes in which it has begun elsewhere, as a container's commands may have."""
+    need_root()
+    need_programs("unshare")
+    own = {**terminal.variables, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    program = ["unshare", "--pid", "--fork", "--mount-proc", LAUNCHER, "run", "app.py"]
+    ended = subprocess.run(program, cwd=terminal.folder, env=own, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "said {}\n"), ended.stderr
+    assert not [one for one in WarmStore(str(tmp_path / "cache/hydra-remote-launcher")).records() if one.is_command]
 
 
 def test_a_closed_pipe_ends_it_quietly(terminal: Terminal) -> None:

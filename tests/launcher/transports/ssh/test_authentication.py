@@ -10,8 +10,11 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from launcher.demo.server import DemoServer
 from launcher.errors import (
@@ -98,6 +101,27 @@ class TestIdentity:
         key.write_bytes(demo_server.identity.read_bytes())
         key.chmod(0o644)
         assert "chmod 600" in self.failed(options(demo_server, identity=str(key))).message
+
+    @pytest.mark.parametrize("why", [paramiko.SSHException("Mismatched MAC"), InvalidTag()])
+    def test_what_was_altered_before_the_key_could_be_sent_is_not_an_answer(
+        self, demo_server: DemoServer, monkeypatch: pytest.MonkeyPatch, why: Exception
+    ) -> None:
+        """Paramiko's reading thread has seen it, and closes the connection. Who sends then hears only that it is closed."""
+        login, calls = paramiko.Transport.auth_publickey, 0
+
+        def altered(transport: paramiko.Transport, *args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                return login(transport, *args)
+            transport.saved_exception = why
+            raise EOFError
+
+        monkeypatch.setattr(paramiko.Transport, "auth_publickey", altered)
+        transport = SshTransport("demo", options(demo_server))
+        assert read_all(transport.open("echo in")) == b"in\n"
+        transport.close()
+        assert calls == 2
 
     @pytest.mark.parametrize("content", [b"", b"not a key", b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END"])
     def test_a_file_without_a_key_is_named(self, demo_server: DemoServer, tmp_path: Path, content: bytes) -> None:
