@@ -104,6 +104,7 @@ TESTED_IN = {
     "launcher/reproduce/from_journal.py": "hydra/test_reproduce.py",
     "launcher/reproduce/target.py": "hydra/test_reproduce.py",
     "launcher/results/job_streams.py": "launcher/results/test_output_folder.py",
+    "launcher/results/decoding.py": "end_to_end/test_safe_results.py",
     "launcher/results/job_returns.py": "end_to_end/test_safe_results.py",
     "launcher/results/plain.py": "launcher/tables/test_table.py",
     "launcher/results/writing.py": "launcher/results/test_output_folder.py",

@@ -34,7 +34,7 @@ from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import check_size, host_specs
 from launcher.options import LaunchConf, options_of
 from launcher.options import checks as option_checks
-from launcher.results.job_returns import Decoder
+from launcher.results.decoding import Decoder
 from launcher.runs.folder import Claim, Naming, claim
 from launcher.runs.index import new_run_id
 from launcher.runs.journal import FOLDER
