@@ -75,7 +75,7 @@ TESTED_IN = {
     "launcher/cli/commands/views/show.py": "launcher/cli/test_commands.py",
     "launcher/cli/commands/views/trace.py": "end_to_end/test_trace.py",
     "launcher/cli/command_loader.py": "launcher/cli/test_main.py",
-    "launcher/cli/options.py": "launcher/cli/test_main.py",
+    "launcher/cli/flags.py": "launcher/cli/test_main.py",
     "launcher/cli/past_hosts.py": "launcher/cli/test_commands.py",
     "launcher/cli/parameters.py": "launcher/cli/test_parser.py",
     "launcher/cli/shells.py": "launcher/cli/test_completion.py",

@@ -137,7 +137,7 @@ def _help() -> str:
 
 def _by_flag(error: UsageError) -> UsageError:
     """The error with its option as it is typed on the command line."""
-    from launcher.cli.options import flag_of
+    from launcher.cli.flags import flag_of
 
     return error.named(flag_of(error.option))
 

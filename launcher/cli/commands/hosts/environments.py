@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Option
 from launcher.cli.past_hosts import ask, ask_each, hosts_to_ask, labels
 from launcher.errors import LauncherError, UsageError
@@ -63,7 +62,7 @@ class _Host:
         }
 
 
-@opt.takes_options("hosts_file", "workdir")
+@flags.takes_options("hosts_file", "workdir")
 def environments(
     hosts: _Given = None,
     key: _Key = None,

@@ -10,8 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Option
 from launcher.cli.past_hosts import hosts_of_runs, labels
 
@@ -35,7 +34,7 @@ _Every = Annotated[int, Option("--every", metavar="SECONDS", min=1, help="Second
 _PATIENCE = 20.0
 
 
-@opt.takes_options("hosts_file", "workdir")
+@flags.takes_options("hosts_file", "workdir")
 def top(hosts: _Given = None, every: _Every = 2, is_json: arguments.Json = False, **given: Any) -> None:
     """Show what runs now: on HOSTS, and here: runs, slots, queues, jobs and since when, GPUs and memory.
 
@@ -72,7 +71,7 @@ def _specs(hosts: list[str] | None, given: dict[str, Any]) -> list[HostSpec]:
 
     here = inventory.parse_host(LOCAL)
     if hosts or given.get("hosts_file"):
-        specs = list(inventory.host_specs(None, opt.conf({"hosts": hosts, **given})))
+        specs = list(inventory.host_specs(None, flags.conf({"hosts": hosts, **given})))
     else:
         specs = [dataclasses.replace(spec, workdir=spec.workdir or given.get("workdir")) for spec in _open_hosts()]
     if not any(spec.is_local for spec in specs):
