@@ -182,7 +182,7 @@ class Decider:
             case facts.Synced():
                 self.effects.confirm(item.host, item.number)
             case facts.Sent():
-                decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes, "")])
+                decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes)])
             case facts.WayTaken():
                 decided.add([events.WayChosen(at, item.host, item.way, item.why)])
             case facts.Noted():
