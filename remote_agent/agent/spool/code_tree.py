@@ -19,6 +19,7 @@ import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.left_files import LeftFiles
 from remote_agent.agent.spool.manifest import Manifest, ManifestReader, check_manifest
 from remote_agent.shared.disk import digest_of, remove_tree
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
@@ -73,10 +74,12 @@ class CodeTree:
 
     Attributes:
         path: the tree; it is complete if it is there.
+        left: what jobs have written into it.
     """
 
     def __init__(self, store: BlobStore, cache: str, spool: str) -> None:
         self.path = os.path.join(spool, "code")
+        self.left = LeftFiles(self.path, spool)
         self._store = store
         self._kept = trees_folder(cache)
         self._part = self.path + ".part"
@@ -118,6 +121,7 @@ class CodeTree:
         if missing:
             return Missing(missing, is_manifest=False)
         self._lay_out(self._rest)
+        self.left.begin()
         os.rename(self._part, self.path)
         self._forget()
         return None

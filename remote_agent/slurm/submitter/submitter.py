@@ -15,6 +15,8 @@ import time
 from array import array
 from typing import Any, Dict, List, Optional
 
+from remote_agent.agent.agent import remove_spool
+from remote_agent.agent.environments.on_nodes import own_folder
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.output_sync import OutputSync
 from remote_agent.agent.spool.paths import SpoolPaths
@@ -26,7 +28,6 @@ from remote_agent.protocol import messages
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
 from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.protocol.specs.resources import Resources, Room
-from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.batch.batch import Batch, Listed, Phase
 from remote_agent.slurm.batch.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.pool.heirs import OWED
@@ -217,6 +218,7 @@ class Submitter(ZygoteListener):
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.requests.options = dict(hello["batch"] or {})
+        self._zygotes.environments.nodes = str(options.get("environments") or "")
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
         self._following.requeue = self._asking.requests.requeue = agree(self._files, options.get("requeue"))
@@ -297,6 +299,9 @@ class Submitter(ZygoteListener):
     # -- content -------------------------------------------------------------------------------------------------
 
     def _publish(self, prepared: Prepared) -> None:
+        if prepared.node is not None:
+            where = own_folder(prepared.node["named"])
+            self._controller.note("slurm: each node builds the environment in {}, unless it is there".format(where))
         write_prepared(self._files, prepared)
         self._is_prepared = True
         self._asking.requests.spare = spare_of(prepared.spec)
@@ -384,7 +389,7 @@ class Submitter(ZygoteListener):
     def _remove(self) -> None:
         self._background.stop()
         self._log.file.close()
-        remove_tree(self._paths.spool)
+        remove_spool(self._paths.spool, self._zygotes)
         try:
             os.rmdir(os.path.dirname(self._paths.spool))
         except OSError:

@@ -130,7 +130,7 @@ class TestTree:
         host.store.put(sha(b"b"), b"b")
         assert tree.advance(root) is None
         assert content_of(Path(tree.path)) == {"a": b"a", "b": b"b"}
-        assert os.listdir(os.path.dirname(tree.path)) == ["code"]
+        assert sorted(os.listdir(os.path.dirname(tree.path))) == ["code", "code.complete"]
 
     def test_the_manifest_comes_first(self, host):
         """Nothing else is known to be missing before."""
