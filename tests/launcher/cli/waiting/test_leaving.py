@@ -28,7 +28,7 @@ def started(monkeypatch: pytest.MonkeyPatch, short_folder: Path) -> list[str]:
     monkeypatch.setattr(leaving, "STARTED", {"path": [], "facts": ()})
     monkeypatch.setattr(leaving, "free_memory", lambda: 1.0)
     monkeypatch.setattr(client.os, "getsid", lambda pid: 1)
-    monkeypatch.setattr(leaving, "_start", lambda store, name, *rest: names.append(name))
+    monkeypatch.setattr(WarmStore, "start", lambda store, name, *rest, **more: names.append(name))
     return names
 
 
