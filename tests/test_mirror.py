@@ -92,6 +92,7 @@ TESTED_IN = {
     "launcher/engine/host_words.py": "launcher/engine/test_dispatcher.py",
     "launcher/session/jobs/arrivals.py": "launcher/session/test_session.py",
     "launcher/engine/engine.py": "launcher/engine/test_dispatcher.py",
+    "launcher/engine/scheduling/policies.py": "launcher/engine/scheduling/test_scheduler.py",
     "launcher/hosts/fields.py": "launcher/hosts/test_inventory.py",
     "launcher/hosts/host_spec.py": "launcher/hosts/test_inventory.py",
     "launcher/options/fields.py": "launcher/options/test_launch_conf.py",

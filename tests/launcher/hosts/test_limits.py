@@ -27,7 +27,9 @@ from launcher.engine.decider import Decider
 from launcher.engine.dispatcher import _weight
 from launcher.engine.inbox import Inbox
 from launcher.engine.requests import QueuedJob, Submit
-from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import AgentError, HostBroken
 from launcher.hosts import limits as host_limits
 from launcher.hosts.host_spec import HostSpec
