@@ -14,9 +14,9 @@ from launcher.cli.waiting.client import PREFIX, STARTED, may_wait
 from launcher.cli.waiting.variables import at_start
 from launcher.util.user_folders import cache_folder
 from remote_agent.agent.zygotes.warm import why_none
-from remote_agent.system.inherited import FREE_MEMORY, free_memory
 from remote_agent.system.private_files import SpoolError
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 
 __all__ = ["MOST", "leave", "modules_of"]
 

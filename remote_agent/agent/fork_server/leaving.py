@@ -8,9 +8,9 @@ import sys
 import zlib
 
 from remote_agent.agent.zygotes.warm import why_none
-from remote_agent.system.inherited import FREE_MEMORY, free_memory, split_variables
 from remote_agent.system.private_files import SpoolError
-from remote_agent.system.warm_store import FORK_SERVER, WarmStore
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory, split_variables
+from remote_agent.system.waiting.warm_store import FORK_SERVER, WarmStore
 
 __all__ = ["MOST", "leave_fork_server", "prefix_of"]
 

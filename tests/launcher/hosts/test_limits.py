@@ -18,9 +18,9 @@ import pytest
 from launcher import events
 from launcher.agents import connection, facts
 from launcher.agents import link as agents_link
-from launcher.agents.gpus import read_gpus
-from launcher.agents.host_use import read_use
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.gpus import read_gpus
+from launcher.agents.queries.host_use import read_use
+from launcher.agents.queries.query import AgentQuery
 from launcher.bootstrap.bundle import Bundle
 from launcher.bootstrap.start import start_agent
 from launcher.engine.decider import Decider

@@ -13,7 +13,7 @@ from launcher.cli.waiting import client, leaving
 from remote_agent.agent.zygotes import warm
 from remote_agent.agent.zygotes.warm import NO_WARM
 from remote_agent.system.processes import birth
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes that wait need Linux")
 

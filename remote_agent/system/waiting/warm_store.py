@@ -146,12 +146,12 @@ class WarmStore:
             )
         finally:
             os.close(log)
+        assert process.stdin is not None
         try:
-            born = birth(process.pid)
-            self.write(WarmRecord(name, process.pid, born, "", sys.executable, time.time(), idle, has_packages))
-            assert process.stdin is not None
-            process.stdin.write(told)
-            process.stdin.close()
+            with process.stdin:
+                born = birth(process.pid)
+                self.write(WarmRecord(name, process.pid, born, "", sys.executable, time.time(), idle, has_packages))
+                process.stdin.write(told)
         except BaseException:
             process.kill()
             process.wait()
