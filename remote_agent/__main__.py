@@ -317,7 +317,7 @@ def _is_one_warm(cache: str) -> bool:
     """Whether a warm interpreter waits. Then no spare is started, which would take time from the agent and most likely be of no use."""
     if not os.path.isdir(os.path.join(cache, "warm")):
         return False
-    from remote_agent.system.warm_store import WarmStore
+    from remote_agent.system.waiting.warm_store import WarmStore
 
     store = WarmStore(cache)
     return any(store.is_waiting(record) for record in store.records() if record.is_interpreter)
@@ -335,7 +335,7 @@ def _serve_forks(options: Dict[str, str]) -> int:
     import remote_agent.agent.agent
     import remote_agent.system.logind  # noqa: F401
     from remote_agent.agent.fork_server.server import ForkServer
-    from remote_agent.system.warm_store import WarmStore
+    from remote_agent.system.waiting.warm_store import WarmStore
 
     ForkServer(WarmStore(options["cache"]), options["name"], float(options["idle"]), main).serve()
     return 0

@@ -21,7 +21,8 @@ from launcher.engine import requests
 from launcher.engine.effects import Effects
 from launcher.engine.host_words import file_lines, hook_events, left_text
 from launcher.engine.protocols import Clock, Link, ReadableJournal, WritableJournal
-from launcher.engine.scheduling.scheduler import HostPhase, Scheduler, UnfinishedJob
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase, UnfinishedJob
 from launcher.hosts.limits import TooMuch, limit
 from launcher.results.owners import Ownership, own_folder
 from launcher.runs.journal import Returned, StoredResult

@@ -19,9 +19,9 @@ from typing import Dict, Optional, Tuple
 from remote_agent.protocol import wire
 from remote_agent.protocol.specs.warm import WarmSpec
 from remote_agent.shared.descriptors import receive_with_fds
-from remote_agent.system.inherited import FREE_MEMORY, free_memory
-from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of
-from remote_agent.system.warm_store import WarmRecord, WarmStore, peer_of
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.waiting.loaded_files import Stamp, changed_of, loaded_files, stamps_of
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore, peer_of
 from remote_agent.zygote.imports.preload import Preloaded, import_ahead
 from remote_agent.zygote.imports.prepare import why_not_forkable
 from remote_agent.zygote.warm_up import warm_up

@@ -23,9 +23,9 @@ assert sys.platform == "linux"
 from launcher.cli.waiting.client import STARTED, facts, may_wait  # noqa: E402 - see above
 from launcher.cli.waiting.served import Request, hear, keep_company  # noqa: E402 - see above
 from launcher.cli.waiting.variables import at_start, import_recording  # noqa: E402 - see above
-from remote_agent.system.forking import LOOK_EVERY, Asked, Forking, Refused  # noqa: E402 - see above
-from remote_agent.system.inherited import inherited  # noqa: E402 - see above
-from remote_agent.system.warm_store import WarmStore  # noqa: E402 - see above
+from remote_agent.system.waiting.forking import LOOK_EVERY, Asked, Forking, Refused  # noqa: E402 - see above
+from remote_agent.system.waiting.inherited import inherited  # noqa: E402 - see above
+from remote_agent.system.waiting.warm_store import WarmStore  # noqa: E402 - see above
 
 __all__ = ["WaitingCommand", "main"]
 

@@ -18,9 +18,9 @@ import traceback
 from typing import Any, Callable, Dict, List, NamedTuple
 
 from remote_agent.agent.zygotes.warm import why_none
-from remote_agent.system.forking import LOOK_EVERY, Asked, Forking, Refused
-from remote_agent.system.inherited import inherited, split_variables
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting.forking import LOOK_EVERY, Asked, Forking, Refused
+from remote_agent.system.waiting.inherited import inherited, split_variables
+from remote_agent.system.waiting.warm_store import WarmStore
 
 __all__ = ["ForkServer", "Main", "Request"]
 

@@ -15,7 +15,7 @@ from launcher.cli.past_hosts import ask, ask_each, labels
 from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
-    from launcher.agents.gpus import GpuList
+    from launcher.agents.queries.gpus import GpuList
     from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["gpus"]

@@ -16,7 +16,7 @@ from launcher.cli.past_hosts import hosts_of_runs, labels
 
 if TYPE_CHECKING:
     from launcher.hosts.host_spec import HostSpec
-    from launcher.terminal.use import AskedHost, RunsHere
+    from launcher.terminal.top.use import AskedHost, RunsHere
 
 __all__ = ["top"]
 
@@ -40,7 +40,7 @@ def top(hosts: _Given = None, every: _Every = 2, is_json: arguments.Json = False
 
     On a terminal it goes on until `q`. In a pipe and with --json, it shows everything once.
     """
-    from launcher.terminal.use import AskedHost, RunsHere
+    from launcher.terminal.top.use import AskedHost, RunsHere
 
     specs = _specs(hosts, given)
     asked = [AskedHost(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
@@ -49,7 +49,7 @@ def top(hosts: _Given = None, every: _Every = 2, is_json: arguments.Json = False
         if is_json or not _is_terminal():
             _show_once(asked, here, is_json=is_json)
         else:
-            from launcher.terminal.top import show_top
+            from launcher.terminal.top.top import show_top
 
             show_top(asked, here, float(every))
     finally:
@@ -82,13 +82,13 @@ def _specs(hosts: list[str] | None, given: dict[str, Any]) -> list[HostSpec]:
 def _open_hosts() -> list[HostSpec]:
     """The hosts of runs that have not ended, each once."""
     from launcher.runs.status import read_status
-    from launcher.terminal.use import OPEN
+    from launcher.terminal.top.use import OPEN
 
     return hosts_of_runs(lambda entry: read_status(entry).state in OPEN)
 
 
 def _show_once(hosts: list[AskedHost], here: RunsHere, *, is_json: bool) -> None:
-    from launcher.terminal.top_rows import top_rows
+    from launcher.terminal.top.top_rows import top_rows
 
     is_over = threading.Event()
     for host in hosts:

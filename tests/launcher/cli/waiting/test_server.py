@@ -19,9 +19,9 @@ from launcher.cli.waiting import server
 from launcher.cli.waiting.client import facts
 from launcher.cli.waiting.server import WaitingCommand
 from remote_agent.agent.zygotes.warm import NO_WARM
-from remote_agent.system import forking
-from remote_agent.system.forking import Refused
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting import forking
+from remote_agent.system.waiting.forking import Refused
+from remote_agent.system.waiting.warm_store import WarmStore
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from remote_agent.agent.fork_server import server
 from remote_agent.agent.fork_server.server import ForkServer, Request
 from remote_agent.agent.zygotes import warm
 from remote_agent.agent.zygotes.warm import NO_WARM
-from remote_agent.system import forking
-from remote_agent.system.forking import Refused
-from remote_agent.system.loaded_files import stamps_of
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting import forking
+from remote_agent.system.waiting.forking import Refused
+from remote_agent.system.waiting.loaded_files import stamps_of
+from remote_agent.system.waiting.warm_store import WarmStore
 from tests.remote_agent.agents import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork servers need Linux")
@@ -229,7 +229,7 @@ _SERVER = """
 import os, sys
 sys.path.insert(0, {root!r})
 from remote_agent.agent.fork_server.server import ForkServer
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting.warm_store import WarmStore
 
 def main(role, sock):
     if role == ["fails"]:

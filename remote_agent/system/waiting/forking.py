@@ -15,9 +15,9 @@ import socket
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, TypeVar
 
 from remote_agent.shared.descriptors import receive_with_fds
-from remote_agent.system.inherited import FREE_MEMORY, free_memory
-from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of
-from remote_agent.system.warm_store import WarmStore, peer_of
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.waiting.loaded_files import Stamp, changed_of, loaded_files, stamps_of
+from remote_agent.system.waiting.warm_store import WarmStore, peer_of
 
 __all__ = ["LOOK_EVERY", "Asked", "Forking", "Refused", "receive"]
 

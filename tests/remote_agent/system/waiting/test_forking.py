@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from remote_agent.system import forking
-from remote_agent.system.forking import Forking, Refused, receive
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting import forking
+from remote_agent.system.waiting.forking import Forking, Refused, receive
+from remote_agent.system.waiting.warm_store import WarmStore
 
 
 def sent(request: object) -> bytes:
