@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 from launcher.errors import InventoryError
@@ -23,6 +24,8 @@ _MOST = 10_000
 _REQUEUE_KINDS = ("preempted", "node_failed", "time_limit", "out_of_memory", "lost")
 _MOST_REQUEUE = 1000
 _MOST_IDLE = 7 * 86400
+#: The longest path of a folder, in characters.
+_LONGEST = 200
 _PATTERNS = {
     "cpus": (re.compile(r"[1-9][0-9]{0,8}"), "a number of CPUs"),
     "gpus": (re.compile(r"([A-Za-z0-9_.-]+:)?[0-9]{1,6}"), "a number of GPUs, such as 1 or a100:1"),
@@ -143,6 +146,15 @@ def _option(where: str, one: str) -> None:
             )
 
 
+def _environments(where: str, value: Any) -> None:
+    is_plain = isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
+    path = PurePosixPath(value) if is_plain else PurePosixPath()
+    if not path.is_absolute() or ".." in path.parts or str(path) != value.rstrip("/"):
+        raise InventoryError(
+            f"{where}: {shown(value)} is not the absolute path of a folder on a disk that each node has for itself, such as /scratch/me"
+        )
+
+
 def _epilogue_job(where: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise InventoryError(f"{where}: {shown(value)} is neither true nor false")
@@ -174,4 +186,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "options": _options,
     "requeue": _requeue,
     "epilogue_job": _epilogue_job,
+    "environments": _environments,
 }

@@ -1,6 +1,6 @@
 """LaunchConf: every option of a run, in one place, for Python, the command line and Hydra.
 
-A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
+A new option is one field of it. The command line (`launcher.cli.flags`) makes its options of the fields, and
 `python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
 
 Rule: a wrong value is refused here (`launcher.options.checks`). The error names the field and says what is allowed; for an unknown key it names the nearest

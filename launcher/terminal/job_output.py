@@ -15,7 +15,7 @@ from launcher.results.owners import own_folder
 from launcher.util.untrusted_files import read_regular
 
 if TYPE_CHECKING:
-    from launcher.agents.query import AgentQuery
+    from launcher.agents.queries.query import AgentQuery
     from launcher.runs.index import Entry
     from launcher.runs.journal import JournalReader
     from launcher.runs.status import JobStatusLine
@@ -152,7 +152,7 @@ class JobOutput:
             return said
 
     def _reach(self) -> AgentQuery | None:
-        from launcher.agents.query import AgentQuery
+        from launcher.agents.queries.query import AgentQuery
         from launcher.runs import ownership
         from launcher.runs import record as run_record
 

@@ -34,7 +34,7 @@ from remote_agent.system.gpu_lease import covers_host
 from remote_agent.system.host import boot_id, roots, runtime_folder_of
 from remote_agent.system.private_files import make_private_folder
 from remote_agent.system.processes import memory_of
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting.warm_store import WarmStore
 
 __all__ = ["Cleaning", "serve_cleaning"]
 

@@ -12,8 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments
-from launcher.cli import options as opt
+from launcher.cli import arguments, flags
 from launcher.cli.parameters import Option
 from launcher.cli.past_hosts import ask, ask_each, hosts_to_ask, labels
 from launcher.errors import LauncherError, UsageError
@@ -80,7 +79,7 @@ class _Host:
         }
 
 
-@opt.takes_options("hosts", "hosts_file", "workdir", hosts="all that your runs used")
+@flags.takes_options("hosts", "hosts_file", "workdir", hosts="all that your runs used")
 def clean(
     older_than: _OlderThan = "1d",
     is_yes: _Yes = False,

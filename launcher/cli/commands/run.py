@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from launcher.cli import arguments
-from launcher.cli import options as opt
+from launcher.cli import arguments, flags
 from launcher.cli.parameters import Argument, CommandName, Exit, Option
 from launcher.cli.runner import output as open_output
 from launcher.cli.runner import plan_app, run_app
@@ -92,7 +91,7 @@ _Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and t
 _ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 
-@opt.takes_options()
+@flags.takes_options()
 def run(
     command: CommandName,
     app: _App,
@@ -115,7 +114,7 @@ def run(
     """
     mode = "RUN" if command == "run" else "MULTIRUN"
     with open_output(is_json) as out:
-        options = opt.conf(given)
+        options = flags.conf(given)
         from launcher.transports.early_connections import EarlyConnections
 
         with EarlyConnections() if detach or dry_run else EarlyConnections.begin(None, options) as early:

@@ -16,6 +16,7 @@ from array import array
 from typing import Any, Dict, List, Optional
 
 from remote_agent.agent.agent import remove_spool
+from remote_agent.agent.environments.on_nodes import own_folder
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.output_sync import OutputSync
 from remote_agent.agent.spool.paths import SpoolPaths
@@ -217,6 +218,7 @@ class Submitter(ZygoteListener):
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.requests.options = dict(hello["batch"] or {})
+        self._zygotes.environments.nodes = str(options.get("environments") or "")
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
         self._following.requeue = self._asking.requests.requeue = agree(self._files, options.get("requeue"))
@@ -271,7 +273,7 @@ class Submitter(ZygoteListener):
             return
         self._pool.put(class_of(spec.needs or self._needs), spec.attempt_id, header, payload)
         self._following.on_given(spec.attempt_id)
-        self._asking.soon()
+        self._asking.soon(is_last=header["last"])
 
     def _on_take_back(self, header: TakeBack, payload: bytes) -> None:
         for attempt in header["attempts"]:
@@ -297,6 +299,9 @@ class Submitter(ZygoteListener):
     # -- content -------------------------------------------------------------------------------------------------
 
     def _publish(self, prepared: Prepared) -> None:
+        if prepared.node is not None:
+            where = own_folder(prepared.node["named"])
+            self._controller.note("slurm: each node builds the environment in {}, unless it is there".format(where))
         write_prepared(self._files, prepared)
         self._is_prepared = True
         self._asking.requests.spare = spare_of(prepared.spec)

@@ -22,7 +22,8 @@ from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
 from launcher.errors import AgentError
 from remote_agent.protocol import wire
 from remote_agent.protocol.result_parts import NO_PARTS
@@ -375,7 +376,7 @@ class Everything:
         except Exception as error:  # what ends the deciding thread must not look like an error of the host
             pytest.fail(f"{fact!r} would end the run: {error!r}")
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None: ...
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self.cancelled.append((attempts, more.get("kind")))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.query import AgentQuery
 from launcher.cli import past_hosts
 from launcher.cli.commands.views.show import _print_run
 from launcher.errors import HostError

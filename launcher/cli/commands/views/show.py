@@ -142,7 +142,7 @@ def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
     """Add what the hosts know of a run that no process drives; a host that does not answer is named."""
     import concurrent.futures
 
-    from launcher.agents.query import AgentQuery
+    from launcher.agents.queries.query import AgentQuery
     from launcher.runs import record as run_record
 
     record = run_record.read(reader)

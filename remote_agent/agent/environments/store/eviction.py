@@ -39,6 +39,15 @@ class Evicted(NamedTuple):
     bytes: int
     total: int
 
+    def told(self) -> str:
+        """As the user reads it."""
+        number = len(self.keys)
+        return "{} removed ({}), which no job used; the others take {:.1f} GiB".format(
+            "an old environment was" if number == 1 else "{} old environments were".format(number),
+            "{:.1f} MiB".format(self.bytes / (1 << 20)),
+            self.total / (1 << 30),
+        )
+
 
 def evict(
     store: EnvironmentStore, inventory: EnvironmentInventory, blobs: BlobStore, spec: EnvironmentSpec, budget: int

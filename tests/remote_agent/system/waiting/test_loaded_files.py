@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.system.loaded_files import changed_of, loaded_files, stamps_of
+from remote_agent.system.waiting.loaded_files import changed_of, loaded_files, stamps_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the native libraries of a process")
 

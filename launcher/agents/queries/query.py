@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from launcher.agents.gpus import GpuList, read_gpus
-from launcher.agents.host_use import HostUse, read_use
+from launcher.agents.queries.gpus import GpuList, read_gpus
+from launcher.agents.queries.host_use import HostUse, read_use
 from launcher.bootstrap.bundle import build_bundle
 from launcher.bootstrap.start import NoAgent, open_agent
 from launcher.errors import AgentError, ConnectionLost

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.agents.gpus import GpuHolder, GpuProcess, HostGpu, read_gpus
+from launcher.agents.queries.gpus import GpuHolder, GpuProcess, HostGpu, read_gpus
 
 HEADER: Any = {"t": "gpus_listed", "source": "nvml", "error": "", "why": "", "covers_host": True, "more": False}
 PROCESS = {"pid": 7, "name": "python", "user": "bob", "used": 1 << 30, "is_of_job": False}

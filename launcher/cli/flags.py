@@ -1,7 +1,7 @@
-"""The options of the command line that make a LaunchConf, for every command that starts jobs.
+"""How the options of a run look on the command line: a new one is a field in `launcher/options/launch_conf.py`, and nothing here.
 
-Rule: they are made from the fields of LaunchConf (`launcher.options`), which hold help, defaults and checks. What the user
-did not say is not set. Written here is only what a command line has differently: `--env` is for two fields, and `outputs` has two options.
+Rule: flags are made from the fields of LaunchConf (`launcher.options`), which hold help, defaults and checks. What the user
+did not say is not set. Written here is only what a command line has differently: `--env` is for two fields, and `outputs` has two flags.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A former place, kept for pickles that earlier versions wrote (docs/stored.md); nothing here imports it."""
+"""Found as `remote_agent.builtin_callbacks`, which pickles of earlier versions ask for."""
 
 from remote_agent.callbacks.builtin import LogJobReturnCallback, PickleJobInfoCallback
 

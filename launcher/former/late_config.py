@@ -1,4 +1,4 @@
-"""A former place, kept for pickles that earlier versions wrote (docs/stored.md); nothing here imports it."""
+"""Found as `launcher.late_config`, which pickles of earlier versions ask for."""
 
 from launcher.pickled import config_with_node as with_node
 from remote_agent.by_reference import same as made_now

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from launcher.agents.host_use import JobThere, RunThere, read_use
+from launcher.agents.queries.host_use import JobThere, RunThere, read_use
 from launcher.hosts.limits import CAPS
 
 RUN = {"run": "r1", "host": "gpu1", "queued": 3, "running": 1, "jobs": [["7.2", 90.0]]}

@@ -17,14 +17,15 @@ import os
 import signal
 import socket
 import struct
+import sys
 import time
-from typing import List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 from remote_agent.protocol.fields import FieldError, read, to_json
 from remote_agent.shared.disk import remove_tree
 from remote_agent.system.host import boot_id
 from remote_agent.system.private_files import make_private_folder, open_private
-from remote_agent.system.processes import is_alive
+from remote_agent.system.processes import birth, is_alive
 
 __all__ = ["COMMAND", "FORK_SERVER", "WarmRecord", "WarmStore", "peer_of"]
 
@@ -109,6 +110,54 @@ class WarmStore:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump(dict(to_json(record), version=_VERSION), file)
         os.rename(self.path(record.name, ".new"), self.path(record.name, ".json"))
+
+    def start(
+        self,
+        name: str,
+        command: List[str],
+        variables: Dict[str, str],
+        told: bytes = b"",
+        *,
+        idle: float,
+        has_packages: bool = True,
+        new_session: bool = False,
+    ) -> None:
+        """Start one of this Python, which outlives this process. Nobody here waits for its end.
+
+        Args:
+            told: what it reads from its stdin.
+            new_session: it belongs to no terminal.
+
+        Raises:
+            OSError, SpoolError: it cannot be started, or its record not be written.
+        """
+        import subprocess
+
+        log = open_private(self.path(name, ".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=variables,
+                cwd="/",
+                start_new_session=new_session,
+            )
+        finally:
+            os.close(log)
+        assert process.stdin is not None
+        try:
+            with process.stdin:
+                born = birth(process.pid)
+                self.write(WarmRecord(name, process.pid, born, "", sys.executable, time.time(), idle, has_packages))
+                process.stdin.write(told)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        # It is nobody's child when this process has ended.
+        process.returncode = 0
 
     def records(self) -> List[WarmRecord]:
         """Return the records of those that are alive, the oldest first."""

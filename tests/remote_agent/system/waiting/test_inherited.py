@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.system.inherited import free_memory, inherited, split_variables
+from remote_agent.system.waiting.inherited import free_memory, inherited, split_variables
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show it")
 
@@ -92,7 +92,7 @@ def test_limits_of_version_1_count(system: System) -> None:
 )
 def test_what_a_shell_sets_for_its_children_counts(change: str) -> None:
     """The real system is asked."""
-    code = "import remote_agent.system.inherited as one; print(one.inherited())"
+    code = "import remote_agent.system.waiting.inherited as one; print(one.inherited())"
     said = [
         subprocess.run(
             ["sh", "-c", f'{lines}; exec "$@"', "sh", sys.executable, "-c", code], stdout=subprocess.PIPE, check=True

@@ -20,10 +20,10 @@ from launcher.display.text import clock
 from launcher.terminal.ending import Ending
 from launcher.terminal.factory import keyboard
 from launcher.terminal.keys import KeyReader
-from launcher.terminal.top_rows import Row, top_rows
+from launcher.terminal.top.top_rows import Row, top_rows
 
 if TYPE_CHECKING:
-    from launcher.terminal.use import AskedHost, RunHere, RunsHere
+    from launcher.terminal.top.use import AskedHost, RunHere, RunsHere
 
 __all__ = ["Top", "show_top"]
 

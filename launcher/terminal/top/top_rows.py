@@ -12,9 +12,9 @@ from launcher.display.gpus import use_of
 from launcher.display.text import clean_line, clock, count, shorten, size, whole_seconds
 
 if TYPE_CHECKING:
-    from launcher.agents.gpus import HostGpu
-    from launcher.agents.host_use import JobThere, RunThere
-    from launcher.terminal.use import AskedHost, RunHere
+    from launcher.agents.queries.gpus import HostGpu
+    from launcher.agents.queries.host_use import JobThere, RunThere
+    from launcher.terminal.top.use import AskedHost, RunHere
 
 __all__ = ["Row", "top_rows"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher import events
-from launcher.agents.gpus import GpuHolder, GpuList, HostGpu
-from launcher.agents.host_use import HostUse, JobThere, RunThere
+from launcher.agents.queries.gpus import GpuHolder, GpuList, HostGpu
+from launcher.agents.queries.host_use import HostUse, JobThere, RunThere
 from launcher.hosts.host_spec import HostSpec
 from launcher.runs.status import RunStatus
-from launcher.terminal.top_rows import top_rows
-from launcher.terminal.use import AskedHost, RunHere
+from launcher.terminal.top.top_rows import top_rows
+from launcher.terminal.top.use import AskedHost, RunHere
 from remote_agent.system.host import slug
 from tests.launcher.display.happened import one_job, ready, started, tally_of
 

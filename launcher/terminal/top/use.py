@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.agents.gpus import GpuList
-from launcher.agents.host_use import HostUse
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.gpus import GpuList
+from launcher.agents.queries.host_use import HostUse
+from launcher.agents.queries.query import AgentQuery
 from launcher.display.tally import HostTally, Tally
 from launcher.errors import LauncherError
 from launcher.hosts.host_spec import HostSpec
