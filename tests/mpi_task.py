@@ -15,7 +15,7 @@ from typing import Any
 def train(cfg: Any) -> list[str]:
     """The job runs once. It starts a rank for each task, as the config says: by `mpirun`, or by `srun`."""
     command = [*cfg.command, sys.executable, os.path.abspath(__file__)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr[-3000:]}")
     return sorted(done.stdout.splitlines())
