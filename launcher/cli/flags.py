@@ -187,7 +187,7 @@ def _add_env(values: dict[str, Any], given: Iterable[str]) -> None:
 def _pair(option: str, text: str, shape: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise UsageError(f"{option}: {text!r} does not have the form {shape}")
+        raise UsageError(f"{option}: {text!r} does not have the form {shape}, in which neither part is empty")
     return name, value
 
 

@@ -97,6 +97,8 @@ class Decider:
         self._clock = clock
         self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership, hold)
         self._round = _Round()
+        #: Whether the run said that it has no other jobs than those that it has submitted.
+        self._is_complete = False
         self._notes: dict[str, set[str]] = {}
         #: Hosts whose environment is being made. Below: hosts that have it.
         self._building: set[str] = set()
@@ -138,6 +140,7 @@ class Decider:
             case facts.Collected():
                 self._take_collected(at, item, decided)
             case requests.Submit():
+                self._is_complete = item.is_complete
                 for job in item.jobs:
                     self._take_submit(at, job, decided)
             case requests.Cancel():
@@ -205,6 +208,9 @@ class Decider:
         """
         self._journal.commit()
         decided, self._round = self._round, _Round()
+        is_all = self._is_complete and not self._scheduler.pending
+        given = [step for step in decided.steps if isinstance(step, events.JobAssigned)] if is_all else []
+        self.effects.last = {event.host: (event.num, event.attempt) for event in given}
         for step in decided.steps:
             if isinstance(step, partial):
                 step()

@@ -84,12 +84,19 @@ class JobOutput:
         #: The local files have more than what was read last.
         self.has_more = False
 
+    @property
+    def job(self) -> str:
+        """The job as a command takes it: RUN#NUM."""
+        return f"{self._entry.run}#{self._num}"
+
     def _look_up(self) -> JobStatusLine:
         from launcher.runs.status import read_jobs
 
         found = read_jobs(self._reader, self._num)
         if not found:
-            raise UsageError(f"run {self._entry.run} has no job {self._num}")
+            raise UsageError(
+                f"run {self._entry.run} has no job {self._num}; 'launcher show {self._entry.run} --all' lists those that it has"
+            )
         return found[0]
 
     def read(self) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from launcher import events
 from launcher.cli.main import _main
 from launcher.hosts.host_spec import HostSpec
 from tests.hosts.openssh import OpenSshHost
+from tests.hosts.slurm import running_cluster
 from tests.remote_agent.agents import wait_until
 
 APP = """
@@ -106,3 +107,19 @@ def test_whatever_process_the_job_has(app: Any, isolation: str, openssh_host: Op
         return openssh_host.run(f"ls {folder} && cat {folder}/result-1").stdout.split()
 
     assert wait_until(found, "the files") == ["data.txt", "helper.py", "result-0", "result-1", "1"]
+
+
+@pytest.mark.slurm
+@pytest.mark.timeout(900)
+def test_on_a_cluster_they_stay_on_its_disk(app: Any, tmp_path: Path) -> None:
+    """Jobs run on nodes, and the login node looks at the disk that all share."""
+    with running_cluster(tmp_path / "login") as cluster:
+        (told,) = _leave(app, cluster.login.spec(slurm={}), tmp_path / "out", 1)
+        folder = told.message.partition("over: in ")[2].partition(" on ")[0]
+
+        def found() -> list[str]:
+            """What is there; empty before the run's folder is gone."""
+            return cluster.login.run(f"ls {folder} && cat {folder}/result-0").stdout.split()
+
+        assert wait_until(found, "the files") == ["data.txt", "helper.py", "result-0", "0"]
+        assert cluster.login.run(f"ls {folder}/..").stdout.split() == ["left"]

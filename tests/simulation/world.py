@@ -185,7 +185,7 @@ class SimSession:
         if self.link is not None:
             self.link.to_host(name, content)
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
         """Send a job."""
         if payload != f"payload {spec.num}".encode():
             raise Violation("payload", f"{spec.attempt_id} is sent with {payload!r}")

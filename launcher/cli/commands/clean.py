@@ -118,7 +118,7 @@ def clean(
     elif is_removing:
         _print_removed(found)
     if found and all(one.error for one in found):
-        raise LauncherError("no host could be reached")
+        raise LauncherError("no host could be reached; 'launcher doctor HOST' says why, step by step")
 
 
 def _survey(host: _Host) -> None:
@@ -150,9 +150,13 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
         if item["kind"] == "warm":
             host.chosen.append(item)  # it is only for speed, and may go at any time
         elif users:
-            host.kept.append((item["id"], f"jobs of run {users[0]} may still run in it"))
+            host.kept.append(
+                (item["id"], f"jobs of run {users[0]} may still run in it; when that run is over, clean again")
+            )
         elif item.get("is_running") or (item["kind"] not in ("spool", "environment") and is_running):
-            host.kept.append((item["id"], "an agent is running on the host"))
+            host.kept.append(
+                (item["id"], "an agent is running on the host, and may need it; when its run is over, clean again")
+            )
         elif left and not is_forced:
             host.kept.append(
                 (
@@ -161,7 +165,7 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
                 )
             )
         elif item["changed"] > before:
-            host.kept.append((item["id"], "it has changed recently; see --older-than"))
+            host.kept.append((item["id"], "it has changed less than --older-than ago; --older-than 0 removes it, too"))
         else:
             host.chosen.append(item)
 

@@ -27,7 +27,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "environment": {"budget": None, "addresses": dict, "named": False, "fetch_python": False},
     "withheld": {"environment": False},
     "environment_state": {"done": 0, "total": 0, "fetched": 0},
-    "job": {"payload_blob": None},
+    "job": {"payload_blob": None, "last": False},
     "cancel": {"kill": False, "kind": "cancelled", "why": ""},
     "finish": {"keep": False, "interrupted": False},
     "look": {"stdout": 0, "stderr": 0},

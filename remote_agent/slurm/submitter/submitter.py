@@ -273,7 +273,7 @@ class Submitter(ZygoteListener):
             return
         self._pool.put(class_of(spec.needs or self._needs), spec.attempt_id, header, payload)
         self._following.on_given(spec.attempt_id)
-        self._asking.soon()
+        self._asking.soon(is_last=header["last"])
 
     def _on_take_back(self, header: TakeBack, payload: bytes) -> None:
         for attempt in header["attempts"]:

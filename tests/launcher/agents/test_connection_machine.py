@@ -43,7 +43,7 @@ class End:
         #: Hosts that its errors named.
         self.blamed: set[str] = set()
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
         self.given.append(spec.attempt_id)
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None: ...

@@ -376,7 +376,7 @@ class Everything:
         except Exception as error:  # what ends the deciding thread must not look like an error of the host
             pytest.fail(f"{fact!r} would end the run: {error!r}")
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None: ...
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self.cancelled.append((attempts, more.get("kind")))

@@ -48,6 +48,8 @@ class FakeSession:
         self.host = host
         self.is_connected = True
         self.said: list[tuple[str, Any]] = []
+        #: Jobs with which it came that no other is known.
+        self.last: list[str] = []
         self.changed = threading.Condition()
 
     def _say(self, name: str, what: Any = None) -> None:
@@ -58,8 +60,10 @@ class FakeSession:
     def start(self) -> None:
         self._say("start")
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
         self._say("job", spec.attempt_id)
+        if is_last:
+            self.last.append(spec.attempt_id)
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self._say("cancel", attempts)
@@ -199,6 +203,17 @@ class TestDriving:
         run.wait(lambda: run.returned)
         run.end_all()
         assert [path.name for path in (run.folder / ".launcher").glob("journal.sqlite*")] == ["journal.sqlite"]
+
+    def test_the_last_job_is_said_to_be_the_last(self, run):
+        """If the run has said that it has all of them, and each has a host. Else nobody knows whether others follow."""
+        run.dispatcher.start()
+        run.connect(slots=2)
+        run.dispatcher.ask(Submit((run.job(0),)))
+        run.sessions["a"].expect("job", "0.1")
+        assert run.sessions["a"].last == []
+        run.dispatcher.ask(Submit((run.job(1), run.job(2)), is_complete=True))
+        run.sessions["a"].expect("job", "2.1")
+        run.wait(lambda: run.sessions["a"].last == ["2.1"])
 
     def test_a_pattern_that_matched_nothing_is_an_event(self, run):
         """Only for completed jobs, and only for patterns that the job was given: a host may send any number."""
@@ -374,11 +389,11 @@ class TestDriving:
         there = []
         send = run.sessions["a"].send_job
 
-        def sending(spec, payload):
+        def sending(spec, payload, **more):
             reader = JournalReader(run.folder / ".launcher")
             there.append(reader.count_jobs())
             reader.close()
-            send(spec, payload)
+            send(spec, payload, **more)
 
         run.sessions["a"].send_job = sending
         run.dispatcher.start()

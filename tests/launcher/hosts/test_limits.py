@@ -136,7 +136,7 @@ class Controller:
 
     monotonic = wall
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None: ...
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self.cancelled.append((attempts, more))

@@ -86,9 +86,11 @@ def environments(
         for host in found:
             _print(host, now, with_packages=is_verbose or key is not None)
     if found and all(one.error for one in found):
-        raise LauncherError("no host could be reached")
+        raise LauncherError("no host could be reached; 'launcher doctor HOST' says why, step by step")
     if key is not None and not any(one.items for one in found):
-        raise LauncherError(f"no host that was reached has an environment whose key begins with {key}")
+        raise LauncherError(
+            f"no host that was reached has an environment whose key begins with {key}; leave --key out to list all"
+        )
 
 
 def _ask(host: _Host, key: str) -> None:

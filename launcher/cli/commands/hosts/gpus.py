@@ -63,7 +63,7 @@ def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) ->
         for host in found:
             _print(host)
     if all(one.error for one in found):
-        raise LauncherError("no host could be reached")
+        raise LauncherError("no host could be reached; 'launcher doctor HOST' says why, step by step")
 
 
 def _ask(host: _Host) -> None:

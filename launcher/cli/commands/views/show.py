@@ -72,7 +72,9 @@ def show(
                 )
         rows, unread = read_rows(reader, jobs)
     if reference.num is not None and not jobs:
-        raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
+        raise UsageError(
+            f"run {status.run} has no job {reference.num}; 'launcher show {status.run} --all' lists those that it has"
+        )
     ordered = rows if sort is None else sort_rows(rows, sort)
     if is_json:
         arguments.print_json(

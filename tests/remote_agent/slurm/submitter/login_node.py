@@ -187,14 +187,17 @@ class LoginNode:
         monkeypatch.setattr(turns, "is_alive", lambda pid, born: False)
         monkeypatch.setattr(asking_module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
-    def put(self, *numbers: int, klass: str = "default", attempt: int = 1, **more: Any) -> None:
-        """Jobs come from the controller."""
+    def put(self, *numbers: int, klass: str = "default", attempt: int = 1, is_last: bool = False, **more: Any) -> None:
+        """Jobs come from the controller. `is_last`: it says that no other follows the last of them."""
         for number in numbers:
             spec = job_spec(number, attempt=attempt, **more)
             self.pool.put(
-                klass, spec.attempt_id, {"t": "job", "spec": spec.to_json(), "payload_blob": None}, b"payload"
+                klass,
+                spec.attempt_id,
+                {"t": "job", "spec": spec.to_json(), "payload_blob": None, "last": False},
+                b"payload",
             )
-            self.asking.soon()
+            self.asking.soon(is_last=is_last and number == numbers[-1])
 
     def passes(self, seconds: float = 0.0) -> None:
         """Time goes by, and what is due is done."""
