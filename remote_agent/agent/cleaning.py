@@ -23,7 +23,7 @@ from remote_agent.agent.environments.fetched_pythons import FetchedPythons
 from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.resources.gpu_listing import list_gpus
-from remote_agent.agent.spool.code_tree import trees_folder
+from remote_agent.agent.spool.code.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.agent.use_listing import ClusterStates, UseListing
 from remote_agent.protocol import wire

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from remote_agent.agent.spool.left_files import LeftFiles
+from remote_agent.agent.spool.code.left_files import LeftFiles
 from remote_agent.agent.spool.log import LogReader, SpoolLog
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.spool import left_files
-from remote_agent.agent.spool.left_files import LeftFiles
+from remote_agent.agent.spool.code import left_files
+from remote_agent.agent.spool.code.left_files import LeftFiles
 from remote_agent.shared.disk import remove_tree
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.agent.spool.manifest import Manifest, ManifestError, ManifestReader
+from remote_agent.agent.spool.code.blobs import BlobStore
+from remote_agent.agent.spool.code.manifest import Manifest, ManifestError, ManifestReader
 from remote_agent.system.private_files import SpoolError
 
 
@@ -86,7 +86,7 @@ class TestManifest:
 
     def test_a_manifest_that_unpacks_to_too_much_is_refused(self, store, monkeypatch):
         """A bomb of a few bytes does not fill the memory."""
-        monkeypatch.setattr("remote_agent.agent.spool.manifest._MAX_MANIFEST", 1000)
+        monkeypatch.setattr("remote_agent.agent.spool.code.manifest._MAX_MANIFEST", 1000)
         with pytest.raises(SpoolError, match="over 1000 bytes"):
             read(store, put(store, zlib.compress(b" " * 100_000)))
 
@@ -133,7 +133,7 @@ class TestParts:
 
     def test_parts_that_repeat_do_not_fill_the_memory(self, store, monkeypatch):
         """Each is small, and names the one below ten times."""
-        monkeypatch.setattr("remote_agent.agent.spool.manifest._MAX_MANIFEST", 100_000)
+        monkeypatch.setattr("remote_agent.agent.spool.code.manifest._MAX_MANIFEST", 100_000)
         name = part(store, files=[])
         for _ in range(30):
             name = part(store, parts=[name] * 10)

@@ -8,7 +8,7 @@ import os
 import zlib
 from typing import List, NamedTuple, Optional, Tuple
 
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.constants import MANIFEST_VERSION, MANIFEST_WHOLE
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.system.private_files import SpoolError

@@ -18,9 +18,9 @@ import os
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
-from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.agent.spool.left_files import LeftFiles
-from remote_agent.agent.spool.manifest import Manifest, ManifestReader, check_manifest
+from remote_agent.agent.spool.code.blobs import BlobStore
+from remote_agent.agent.spool.code.left_files import LeftFiles
+from remote_agent.agent.spool.code.manifest import Manifest, ManifestReader, check_manifest
 from remote_agent.shared.disk import digest_of, remove_tree
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 from remote_agent.system.processes import has_working_folder_below

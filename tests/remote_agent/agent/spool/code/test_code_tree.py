@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher.code.files.manifest import SnapshotFile, in_parts
-from remote_agent.agent.spool import code_tree
-from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.agent.spool.code_tree import CodeTree, Missing
+from remote_agent.agent.spool.code import code_tree
+from remote_agent.agent.spool.code.blobs import BlobStore
+from remote_agent.agent.spool.code.code_tree import CodeTree, Missing
 from remote_agent.system.private_files import SpoolError
 from tests.examples import examples
 from tests.requirements import READS_PROC

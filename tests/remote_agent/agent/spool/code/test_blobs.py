@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.agent.spool import blobs
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code import blobs
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.system.private_files import SpoolError
 from tests.requirements import READS_PROC
