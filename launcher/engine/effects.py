@@ -13,7 +13,8 @@ from pathlib import Path
 from launcher import events
 from launcher.engine.protocols import Clock, Link, ReadableJournal
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import HostPhase, Scheduler
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import JournalError
 from launcher.results.output_folder import MAX_BYTES, MAX_FILES, OutputFolder
 from launcher.results.owners import Ownership

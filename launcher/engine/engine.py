@@ -24,7 +24,9 @@ from launcher.bootstrap.bundle import Bundle, build_bundle
 from launcher.bootstrap.start import open_agent
 from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.requests import Detach, QueuedJob, Retry, Submit
-from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import ControllerFailed
 from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal import FOLDER, Journal, Returned

@@ -62,7 +62,9 @@ def slurm_options(where: str, value: Any) -> dict[str, Any]:
         InventoryError: naming the field.
     """
     if not isinstance(value, dict):
-        raise InventoryError(f"{where}: {shown(value)} is not a mapping of what an allocation has")
+        raise InventoryError(
+            f"{where}: {shown(value)} is not a mapping of what an allocation has; write for example {{partition: gpu, time: 4:00:00}}"
+        )
     for key, content in value.items():
         check = _CHECKS.get(key) if isinstance(key, str) else None
         if check is None:
@@ -74,7 +76,9 @@ def slurm_options(where: str, value: Any) -> dict[str, Any]:
         if key in value and not pattern.fullmatch(str(value[key])):
             raise InventoryError(f"{where}: {key}: {shown(value[key])} is not {what}")
     if value.get("slots", 1) > 1 and value.get("jobs", _MANY) != _MANY:
-        raise InventoryError(f"{where}: jobs: an allocation with slots={value['slots']} takes many jobs; leave it out")
+        raise InventoryError(
+            f"{where}: jobs: an allocation with slots={value['slots']} takes many jobs; leave jobs out, or slots for an allocation for each job"
+        )
     _check_several(where, value)
     return value
 
@@ -85,7 +89,9 @@ def _check_several(where: str, value: dict[str, Any]) -> None:
     """
     nodes, tasks = int(value.get("nodes", 1)), int(value.get("tasks", 0))
     if "tasks" in value and tasks < nodes:
-        raise InventoryError(f"{where}: tasks: {tasks} are fewer than {nodes} nodes, and each node has one at least")
+        raise InventoryError(
+            f"{where}: tasks: {tasks} are fewer than {nodes} nodes, and each node has one at least; write {nodes} or more, or fewer nodes"
+        )
     if max(nodes, tasks) > 1 and (value.get("jobs") == _MANY or value.get("slots", 1) > 1):
         name = "slots" if value.get("slots", 1) > 1 else "jobs"
         several = f"nodes={nodes}" if nodes > 1 else f"tasks={tasks}"
@@ -97,7 +103,7 @@ def _check_several(where: str, value: dict[str, Any]) -> None:
 
 def _plain(where: str, value: Any) -> None:
     if not isinstance(value, (str, int)) or isinstance(value, bool):
-        raise InventoryError(f"{where}: {shown(value)} is neither text nor a number")
+        raise InventoryError(f"{where}: {shown(value)} is neither text nor a number; put it between quotes")
 
 
 def _count(where: str, value: Any) -> None:
@@ -117,9 +123,13 @@ def _idle(where: str, value: Any) -> None:
 
 def _options(where: str, value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise InventoryError(f"{where}: {shown(value)} is not a list of options of sbatch")
+        raise InventoryError(
+            f'{where}: {shown(value)} is not a list of options of sbatch; write for example ["--qos=high"]'
+        )
     if value and not value[0].startswith("-"):
-        raise InventoryError(f"{where}: {shown(value[0])} is no option of sbatch; one begins with -")
+        raise InventoryError(
+            f"{where}: {shown(value[0])} is no option of sbatch; one begins with -, such as --qos=high"
+        )
     for one in value:
         _option(where, one)
 

@@ -11,7 +11,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.query import AgentQuery
 from launcher.doctor import StepOutcome, examine
 from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf

@@ -12,7 +12,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.query import AgentQuery
 from launcher.hosts.host_spec import HostSpec
 from launcher.results.job_returns import JobReturns
 from tests.end_to_end.test_slurm import allocations, check_nothing_left, login

@@ -18,7 +18,9 @@ from launcher.agents import facts
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import HostUnreachable, JournalError
 from launcher.runs.journal import Returned
 from remote_agent.protocol.envelope import Envelope

@@ -15,7 +15,7 @@ from remote_agent.agent.environments.fetched_pythons import FetchedPythons
 from remote_agent.agent.environments.programs import ADVICE, ROOM, Advice, BuildError, Programs
 from remote_agent.agent.environments.store.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.environments.store.unpacked import altered_files
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.specs.environment import EnvironmentSpec, Wheel
 from remote_agent.shared.disk import digest_of
 from remote_agent.system.private_files import make_private_folder, open_private

@@ -21,7 +21,7 @@ from remote_agent.agent.environments.store.eviction import Evicted, evict
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.spool.blobs import AlteredError, BlobStore
+from remote_agent.agent.spool.code.blobs import AlteredError, BlobStore
 from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire

@@ -12,8 +12,9 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.agent.spool.code_tree import CodeTree
+from remote_agent.agent.spool.code.blobs import BlobStore
+from remote_agent.agent.spool.code.code_tree import CodeTree
+from remote_agent.agent.spool.code.left_files import LeftFiles
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.code import Code
@@ -124,6 +125,11 @@ class Zygotes:
 
     def __iter__(self) -> Iterator[ZygoteClient]:
         return iter(list(self._by_key.values()))
+
+    @property
+    def left(self) -> LeftFiles:
+        """What jobs have written beside their code."""
+        return self._tree.left
 
     # -- content -------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "final": {"parts": dict, "again": False},
     "chunk": {"path": "", "mode": 0, "mtime": None, "parts": None},
     "tree": {"folders": list, "links": list},
-    "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list},
+    "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list, "left": None},
     "surveyed": {"more": False},
     "environments_listed": {"more": False},
     "list_gpus": {"gpus": None},

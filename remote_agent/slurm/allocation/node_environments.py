@@ -17,7 +17,7 @@ from remote_agent.agent.environments.programs import reason
 from remote_agent.agent.environments.store.eviction import evict
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.zygotes.pool import Prepared
 from remote_agent.system.background import BackgroundThread

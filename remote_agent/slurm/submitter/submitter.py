@@ -15,6 +15,7 @@ import time
 from array import array
 from typing import Any, Dict, List, Optional
 
+from remote_agent.agent.agent import remove_spool
 from remote_agent.agent.environments.on_nodes import own_folder
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.output_sync import OutputSync
@@ -27,7 +28,6 @@ from remote_agent.protocol import messages
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
 from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.protocol.specs.resources import Resources, Room
-from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.batch.batch import Batch, Listed, Phase
 from remote_agent.slurm.batch.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.pool.heirs import OWED
@@ -393,7 +393,7 @@ class Submitter(ZygoteListener):
     def _remove(self) -> None:
         self._background.stop()
         self._log.file.close()
-        remove_tree(self._paths.spool)
+        remove_spool(self._paths.spool, self._zygotes)
         try:
             os.rmdir(os.path.dirname(self._paths.spool))
         except OSError:

@@ -231,6 +231,23 @@ class TestDriving:
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
         assert [(event.num, event.host, event.patterns) for event in said] == [(0, "a", ("*.jsn",))]
 
+    def test_files_that_stay_on_a_host_are_told_once_and_when_they_are_many_more(self, run):
+        """With a thousand jobs, that is four times. The message says where they are, and what to do."""
+        run.dispatcher.start()
+        run.connect(slots=5)
+        for num, count in enumerate((2, 3, 19, 20, 1000)):
+            run.dispatcher.ask(Submit((run.job(num),)))
+            run.sessions["a"].expect("job", f"{num}.1")
+            left = facts.LeftFiles("/spool/left", count, ("x.npy", "y.npy"))
+            run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", DONE, NO_PARTS, b"v", None))
+            run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, left=left))
+        run.wait(lambda: len(run.returned) == 5)
+        said = [event.message for event in run.seen if isinstance(event, events.Warned)]
+        assert ["2 files" in said[0], "20 files" in said[1], "1,000 files" in said[2]] == [True] * 3
+        assert len(said) == 3
+        assert "x.npy, y.npy and 998 more" in said[2]
+        assert "in /spool/left on a, until 'launcher clean'" in said[0]
+
     @pytest.mark.parametrize(
         ("refused", "told"),
         [

@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Option
 from launcher.cli.past_hosts import ask, ask_each, hosts_to_ask, labels
 from launcher.errors import LauncherError, UsageError
@@ -63,7 +62,7 @@ class _Host:
         }
 
 
-@opt.takes_options("hosts_file", "workdir")
+@flags.takes_options("hosts_file", "workdir")
 def environments(
     hosts: _Given = None,
     key: _Key = None,
@@ -73,7 +72,7 @@ def environments(
 ) -> None:
     """List the environments of packages on HOSTs: size, age, last use, and the runs that use each one now.
 
-    The size of its own is what removing it frees. Shared files are also used by other environments or by the cache.
+    Of each size, its own part is what removing the environment frees. The shared part is also used by other environments or by the cache.
     """
     if key is not None and not re.fullmatch(r"[0-9a-f]{1,64}", key):
         raise UsageError(f"--key: {shown(key)} is not the beginning of a key, which has the digits 0 to 9 and a to f")
@@ -87,9 +86,11 @@ def environments(
         for host in found:
             _print(host, now, with_packages=is_verbose or key is not None)
     if found and all(one.error for one in found):
-        raise LauncherError("no host could be reached")
+        raise LauncherError("no host could be reached; 'launcher doctor HOST' says why, step by step")
     if key is not None and not any(one.items for one in found):
-        raise LauncherError(f"no host that was reached has an environment whose key begins with {key}")
+        raise LauncherError(
+            f"no host that was reached has an environment whose key begins with {key}; leave --key out to list all"
+        )
 
 
 def _ask(host: _Host, key: str) -> None:

@@ -9,8 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Exit, Option
 from launcher.errors import HostError
 
@@ -33,7 +32,7 @@ _Given = Annotated[
 _Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and the results at the end.")]
 
 
-@opt.takes_options(
+@flags.takes_options(
     "hosts_file", "python", "environment", "extras", "groups", "downloads", "environments_budget", "workdir",
     "accept_new_host_keys", "host_loss_timeout",
     environment="auto",
@@ -51,7 +50,7 @@ def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Qu
     from launcher.terminal.factory import make_display
     from launcher.transports.early_connections import EarlyConnections
 
-    options = opt.conf({"hosts": hosts, **given})
+    options = flags.conf({"hosts": hosts, **given})
     options = options.replaced(environment=options.environment or "auto")
     specs = host_specs(None, options)
     options = dataclasses.replace(options, hosts=(), hosts_file=None)

@@ -12,7 +12,7 @@ from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore, read_description
 from remote_agent.agent.environments.store.uv_cache import uv_caches
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.shared.disk import files_below
 

@@ -16,7 +16,7 @@ from remote_agent.agent.environments import environments as module
 from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
-from remote_agent.agent.spool.blobs import AlteredError
+from remote_agent.agent.spool.code.blobs import AlteredError
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.system.host import Folders

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from remote_agent.agent.spool.code.left_files import LeftFiles
 from remote_agent.agent.spool.log import LogReader, SpoolLog
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
@@ -153,7 +155,8 @@ class LoginNode:
         self.pool = Pool(self.files, f"{SUBMITTER}{turn.number}")
         self.incarnations = Incarnations(self.files)
         background: Any = SimpleNamespace(submit=lambda work, done: None)
-        zygotes: Any = SimpleNamespace()
+        self.left = LeftFiles(os.path.join(self.paths.spool, "code"), self.paths.spool)
+        zygotes: Any = SimpleNamespace(left=self.left)
         asks: Any = self.asks
         self.following = Following(
             self.paths, self.files, self.log, self.pool, self.incarnations, zygotes, background, controller
