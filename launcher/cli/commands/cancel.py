@@ -40,7 +40,7 @@ def cancel(
     verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
 ) -> None:
-    """Cancel RUN, or the one job RUN#NUM: jobs get SIGTERM, their end hooks fire, their JobReturns say `cancelled`."""
+    """Cancel RUN, or the one job RUN#NUM: jobs get SIGTERM, their end hooks fire, and they count as `cancelled`."""
     from launcher.runs import index, ownership
     from launcher.runs import status as run_status
 

@@ -24,13 +24,17 @@ __all__ = ["clean"]
 
 _OlderThan = Annotated[
     str,
-    Option("--older-than", metavar="DURATION", help="Only what has not changed for this time: 0, 90, 30m, 2h, 7d."),
+    Option(
+        "--older-than",
+        metavar="DURATION",
+        help="Remove only what has not changed for this time: 0, 90 (seconds), 30m, 2h, 7d.",
+    ),
 ]
 _Yes = Annotated[bool, Option("--yes", "-y", help="Remove without asking.")]
 _DryRun = Annotated[bool, Option("--dry-run", help="Show what would be removed, and remove nothing.")]
 _Force = Annotated[
     bool,
-    Option("--force", help="Also remove spools with results that nobody has collected. These results are lost."),
+    Option("--force", help="Also remove results that nobody has collected. They are lost then."),
 ]
 _KINDS = {
     "spool": "spools of runs",
@@ -84,9 +88,9 @@ def clean(
     is_json: arguments.Json = False,
     **given: Any,
 ) -> None:
-    """Show what runs left on hosts (spools, agents, cached code, environments, waiting interpreters), and remove it when you agree.
+    """Show what runs left on hosts (results, files, agents, cached code, environments, waiting processes), and remove it when you agree.
 
-    Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
+    Without --host or --hosts, it looks on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.
     """
     from launcher.options.checks import parse_duration

@@ -25,7 +25,7 @@ _App = Annotated[
 _Overrides = Annotated[
     list[str] | None,
     Argument(
-        metavar="OVERRIDES",
+        metavar="OVERRIDES...",
         help="Overrides in Hydra's grammar: lr=0.1 +new=1 ~gone; in a sweep lr=0.1,0.2 or lr=range(1,5).",
         show_default=False,
     ),
@@ -46,7 +46,7 @@ _ConfigName = Annotated[
         "--config-name",
         "-cn",
         metavar="NAME",
-        help="The config to compose (default: that of the app, else the overrides alone).",
+        help="The config to compose (default: the one that the app names, else the overrides alone).",
         show_default=False,
     ),
 ]
@@ -70,13 +70,13 @@ _Folder = Annotated[
 ]
 _Detach = Annotated[
     bool,
-    Option("--detach", help="Exit when the hosts have all jobs; `launcher attach` collects their results."),
+    Option("--detach", help="Exit as soon as the hosts have all jobs. `launcher attach` collects the results."),
 ]
 _DryRun = Annotated[
     bool,
     Option(
         "--dry-run",
-        help="Check everything, show what would run where and what would be sent, and do none of it.",
+        help="Check everything, and show what would run where and what would be sent. Nothing is run or sent.",
     ),
 ]
 _Json = Annotated[
@@ -108,9 +108,9 @@ def run(
     quiet: _Quiet = False,
     **given: Any,
 ) -> None:
-    """Run APP with a config that Hydra composes from OVERRIDES.
+    """Run APP: `run` runs one job, and `multirun` one job for each combination of OVERRIDES.
 
-    Options can be before or after APP; everything else after APP is an override. The standard input of a job is empty.
+    Hydra composes the config of each job. Options can be before or after APP. Everything else after APP is an override. The standard input of a job is empty.
     """
     mode = "RUN" if command == "run" else "MULTIRUN"
     with open_output(is_json) as out:

@@ -102,12 +102,16 @@ class Submitter(ZygoteListener):
         )
         self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
+        self._pace = LookPace()
         self._sync = OutputSync(
-            self._following.active, self._following.output_folder, controller, lambda: BackgroundThread(self._wake)
+            self._following.active,
+            self._following.output_folder,
+            controller,
+            lambda: BackgroundThread(self._wake),
+            self._pace,
         )
         controller.handlers["pong"] = self._sync.on_pong
         self._disk = DiskWatch(files.path(".{}.try".format(files.writer)), background, controller.note)
-        self._pace = LookPace()
         self._asking.on_taken = self._on_news
         self._is_live = False
         #: A controller has said what holds for the run. Before, nothing can be decided.

@@ -72,7 +72,7 @@ def environments(
 ) -> None:
     """List the environments of packages on HOSTs: size, age, last use, and the runs that use each one now.
 
-    The size of its own is what removing it frees. Shared files are also used by other environments or by the cache.
+    Of each size, its own part is what removing the environment frees. The shared part is also used by other environments or by the cache.
     """
     if key is not None and not re.fullmatch(r"[0-9a-f]{1,64}", key):
         raise UsageError(f"--key: {shown(key)} is not the beginning of a key, which has the digits 0 to 9 and a to f")

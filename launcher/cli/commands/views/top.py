@@ -36,7 +36,7 @@ _PATIENCE = 20.0
 
 @flags.takes_options("hosts_file", "workdir")
 def top(hosts: _Given = None, every: _Every = 2, is_json: arguments.Json = False, **given: Any) -> None:
-    """Show what runs now: on HOSTS, and here: runs, slots, queues, jobs and since when, GPUs and memory.
+    """Show what runs now on HOSTS and here: runs, slots, queues, jobs and since when, GPUs and memory.
 
     On a terminal it goes on until `q`. In a pipe and with --json, it shows everything once.
     """
