@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.measure import Sample, Side, in_process, median_ratio, run_command
 from benchmarks.proxy import running_proxy
 from benchmarks.suites import Bench, execnet_spec, first_seconds, wait_warm
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting.warm_store import WarmStore
 
 __all__ = ["kept"]
 

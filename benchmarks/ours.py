@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 
-def jobs(jobs: int, host: dict[str, Any] | None, slots: int | None = 2, isolation: str = "auto") -> dict[str, Any]:
-    """Run no-op jobs, end to end. `steady` is the rate from the first JobReturn to the last, without connecting."""
+def jobs(
+    jobs: int,
+    host: dict[str, Any] | None,
+    slots: int | None = 2,
+    isolation: str = "auto",
+    *,
+    is_list: bool = False,
+) -> dict[str, Any]:
+    """Run no-op jobs, end to end. `steady` is the rate from the first JobReturn to the last, without connecting. `is_list`: all configs are known
+    from the beginning, as those of a command are.
+    """
     from bench_app import Hooks, noop
 
     import launcher
 
     arrivals = Arrivals()
-    configs = ({"number": number} for number in range(jobs))
+    configs: Any = ({"number": number} for number in range(jobs))
     begun = time.perf_counter()
+    configs = list(configs) if is_list else configs
     returns = launcher.multirun(
         noop, configs, callbacks=[Hooks()], observers=[arrivals], isolation=isolation, **_where(host, slots)
     )

@@ -52,7 +52,7 @@ def slurm(bench: Bench) -> None:
             return in_process("peers", "submitit_array", bench.app, arguments, variables)
 
         def one() -> Sample:
-            arguments = {"jobs": 1, "host": {**given, "slurm": {}}, "slots": None}
+            arguments = {"jobs": 1, "host": {**given, "slurm": {}}, "slots": None, "is_list": True}
             sample = in_process("ours", "jobs", bench.app, arguments, variables)
             behind = sample.figures["first_at"] - float((folder / "our-first-line").read_text())
             figures = {**sample.figures, "behind": behind, "bare": _first_line(folder, config)}

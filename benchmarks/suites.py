@@ -30,7 +30,7 @@ from benchmarks.measure import (
     take_turns,
 )
 from benchmarks.proxy import running_proxy
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting.warm_store import WarmStore
 
 MIB = 1024 * 1024
 

@@ -17,6 +17,9 @@ if sys.platform == "win32":
 
 __version__ = "0.1.0"
 
+#: Modules that only old pickles ask for are in a folder of their own (docs/stored.md).
+__path__.append(__path__[0] + "/former")
+
 if TYPE_CHECKING:
     from typing import Any, List
 

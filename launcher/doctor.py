@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launcher import events
-from launcher.agents.gpus import GpuList, HostGpu
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.gpus import GpuList, HostGpu
+from launcher.agents.queries.query import AgentQuery
 from launcher.environments.lock import Lock
 from launcher.errors import AgentError, HostError, InventoryError, PackagesError
 from launcher.hosts.host_spec import HostSpec

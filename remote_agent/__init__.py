@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+#: Modules that only old pickles ask for are in a folder of their own (docs/stored.md).
+__path__.append(__path__[0] + "/former")
+
 if TYPE_CHECKING:
     from remote_agent.callbacks.base import Callback
     from remote_agent.callbacks.builtin import LogJobReturnCallback, PickleJobInfoCallback

@@ -11,7 +11,6 @@ line on stderr and an exit code.
     fork_server --name NAME --cache DIR --idle SECONDS                                                    by an agent alone
 """
 
-import array
 import fcntl
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_LATER, EXIT_NO_AGENT
+from remote_agent.shared.descriptors import send_with_fds
 from remote_agent.system.host import Folders, folders, spool_folder, unwritable
 from remote_agent.system.private_files import SpoolError, open_private
 
@@ -317,7 +317,7 @@ def _is_one_warm(cache: str) -> bool:
     """Whether a warm interpreter waits. Then no spare is started, which would take time from the agent and most likely be of no use."""
     if not os.path.isdir(os.path.join(cache, "warm")):
         return False
-    from remote_agent.system.warm_store import WarmStore
+    from remote_agent.system.waiting.warm_store import WarmStore
 
     store = WarmStore(cache)
     return any(store.is_waiting(record) for record in store.records() if record.is_interpreter)
@@ -335,7 +335,7 @@ def _serve_forks(options: Dict[str, str]) -> int:
     import remote_agent.agent.agent
     import remote_agent.system.logind  # noqa: F401
     from remote_agent.agent.fork_server.server import ForkServer
-    from remote_agent.system.warm_store import WarmStore
+    from remote_agent.system.waiting.warm_store import WarmStore
 
     ForkServer(WarmStore(options["cache"]), options["name"], float(options["idle"]), main).serve()
     return 0
@@ -391,9 +391,8 @@ def _hand_over(sock: socket.socket, error_pipe: int = -1) -> int:
     data = wire.PREAMBLE
     while data:
         data = data[os.write(1, data) :]
-    fds = array.array("i", [0, 1])
     try:
-        sock.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        send_with_fds(sock, b"c", [0, 1])
     except BrokenPipeError:
         return _report_startup_error(error_pipe)
     null = os.open(os.devnull, os.O_RDWR)

@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.console import Console
 
 from launcher import events
-from launcher.agents.gpus import GpuHolder, GpuList, HostGpu
-from launcher.agents.host_use import HostUse, JobThere, RunThere
+from launcher.agents.queries.gpus import GpuHolder, GpuList, HostGpu
+from launcher.agents.queries.host_use import HostUse, JobThere, RunThere
 from launcher.display.tally import Tally
 from launcher.hosts.host_spec import HostSpec
 from launcher.runs.status import RunStatus
 from launcher.terminal.live_display import LiveDisplay
-from launcher.terminal.top_rows import top_rows
-from launcher.terminal.use import AskedHost, RunHere
+from launcher.terminal.top.top_rows import top_rows
+from launcher.terminal.top.use import AskedHost, RunHere
 from remote_agent.system.host import slug
 
 PAGE = Path(__file__).parents[1] / "docs" / "looking.md"

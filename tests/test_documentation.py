@@ -17,7 +17,11 @@ SOURCES = sorted(
     path for top in ("launcher", "remote_agent", "hydra_plugins", "benchmarks") for path in (ROOT / top).rglob("*.py")
 )
 #: Names of ours that are no modules of today: what older versions stored, and loggers.
-STORED = {"launcher/runs/record.py", "remote_agent/shared/job_log.py"}
+STORED = {
+    "launcher/runs/record.py",
+    "remote_agent/shared/job_log.py",
+    *(str(path.relative_to(ROOT)) for path in ROOT.glob("*/former/*.py")),
+}
 
 
 def anchors(page: Path) -> set[str]:

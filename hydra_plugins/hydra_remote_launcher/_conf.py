@@ -27,43 +27,46 @@ class RemoteLauncherConf:
     hosts_file: str | None = None
     #: The Python that runs the jobs, on hosts whose settings name none.
     python: str | None = None
-    #: The packages of the jobs: a uv.lock, pylock.toml, requirements.txt or script of yours, `script` for the app's own
-    #: block, or `auto` for what the project has. Hosts get an environment with exactly these.
+    #: The packages of the jobs. FILE: a uv.lock, pylock.toml, requirements.txt or script; `script`: what the app's own
+    #: block of metadata names; `auto`: what the project has; `none`: only what hosts have. Hosts get an environment
+    #: with exactly these packages.
     environment: str | None = None
-    #: Extras of the project that the environment has.
+    #: An extra of the project, whose packages the environment has, too.
     extras: list[str] = field(default_factory=list)
-    #: Dependency groups of the project that the environment has.
+    #: A dependency group of the project, whose packages the environment has, too.
     groups: list[str] = field(default_factory=list)
-    #: Whether hosts may fetch packages and a Python from their own internet, where the address needs no credential; or
-    #: the beginnings of the addresses that they may ask.
+    #: Whether hosts may fetch packages and a Python from their own internet, if that needs no password. A config may
+    #: name the beginnings of the addresses that hosts may ask.
     downloads: Any = False
     #: The time for each step of making an environment: resolving, building a wheel, installing.
     environment_timeout: Any = 1800.0
     #: How much disk environments may take on a host. Before another one is built, those that no job uses are removed,
     #: the longest unused first.
     environments_budget: Any = "50GiB"
-    #: Shell lines that every host runs before it starts the jobs' Python, such as `module load cuda`.
+    #: A shell line that every host runs before it starts the jobs' Python, such as `module load cuda`.
     setup: list[str] = field(default_factory=list)
-    #: Variables for the jobs. Their values are not written to any file.
+    #: A variable for the jobs. Its value is not written to any file.
     env: dict[str, Any] = field(default_factory=dict)
     #: Names of variables of this process that the jobs get, too.
     forward_env: list[str] = field(default_factory=list)
-    #: How long a host keeps an interpreter after a run, with the packages of the app imported, so that the next run
-    #: starts at once. 0: not at all.
+    #: How long a host keeps a process after a run that has imported the app's packages, so that the next run starts
+    #: sooner. 0: it keeps none.
     warm: Any = "10m"
-    #: What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many
-    #: jobs at once as fit, each with CPUs and GPUs of its own. On a Slurm cluster also nodes, tasks and time.
+    #: What each job needs, unless its config says it: gpus, cpus (usually 1) and memory; on a Slurm cluster also nodes,
+    #: tasks and time. A host runs as many jobs at once as it has room for. Each has CPUs and GPUs of its own.
     resources: dict[str, Any] = field(default_factory=dict)
     #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"
     #: The largest total size of the code that is copied to a host.
     max_code_size: Any = "100MiB"
-    #: How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; auto: fork, or
-    #: spawn where a fork would not work; reuse: jobs share processes, for thousands of short jobs.
+    #: How a job gets its process. fork: a copy of a process that has imported the app; spawn: a new Python, which
+    #: imports it again; auto: fork, or spawn where a fork would not work; reuse: jobs share processes, for thousands of
+    #: short jobs.
     isolation: str = "auto"
-    #: Whether the output directories of jobs are copied back; or patterns of the files that are.
+    #: Whether the output directories of jobs are copied back. A config may name patterns of the files that are; on the
+    #: command line, --output does.
     outputs: Any = True
-    #: While a job runs, copy what is new in its output directory about this often: 30s, 5m.
+    #: While a job runs, copy what is new in its output directory, about this often: 30s, 5m.
     sync_outputs: Any = None
     #: With --sync-outputs: copy only files that match while the job runs, such as `events.*`. All others come when it
     #: has ended.
@@ -72,44 +75,44 @@ class RemoteLauncherConf:
     live: bool = False
     #: End a job after this time: 90 (seconds), 30m, 1h30m.
     timeout: Any = None
-    #: The time that a job has to end after SIGTERM; then it gets SIGKILL.
+    #: The time that a job has to end after SIGTERM. Then it gets SIGKILL.
     grace: Any = 10.0
     #: The time for a job's end hooks.
     hook_timeout: Any = 300.0
     #: The time that a job's process has to end after its end hooks (threads, atexit).
     shutdown_timeout: Any = None
-    #: The time that processes have to end if a job started them and did not wait for them.
+    #: A job may leave processes that it started and did not wait for. They have this time to end.
     children_timeout: Any = 2.0
-    #: Continue the sweep in its folder: a job does not run again if one with the same config has completed there.
+    #: Continue the sweep in its folder: only those jobs run whose config has not completed there.
     continue_sweep: bool = False
-    #: With --continue: refuse to take over jobs that ran other code than that of now.
+    #: With --continue: refuse if the completed jobs ran other code than the present one.
     same_code: bool = False
     #: How often a failed job is tried again: a number, or a number for each kind of error.
     retries: Any = 0
     #: What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another host;
-    #: fail: they have failed.
+    #: fail: count them as failed.
     on_host_loss: str = "wait"
-    #: The time after which a host that does not come back is lost (for retry and fail).
+    #: How long to wait for a host that does not come back (not with `--on-host-loss wait`).
     host_loss_timeout: Any = 600.0
     #: Stop the run after the first failed job.
     fail_fast: bool = False
     #: Stop the run after N failed jobs.
     max_failures: int | None = None
-    #: A host ends its jobs after this time without contact to the controller. Without this option, it never does.
+    #: A host that has not heard from this machine for this time ends its jobs. Without this option, jobs go on.
     lease: Any = None
-    #: What an error in a callback does: warn (only a warning), fail (its job fails), abort (the run ends).
+    #: What an error in this callback does. warn: only a warning; fail: the job fails; abort: the run ends.
     on_error: dict[str, str] = field(default_factory=dict)
     #: Which returned values are decoded. trusted: pickles, which can run code; safe: plain data only; never: none.
     results: str = "trusted"
-    #: Classes whose objects `safe` decodes besides plain data.
+    #: A class whose objects `--results safe` decodes besides plain data.
     allow_types: list[str] = field(default_factory=list)
     #: How much of a job's stdout, and of its stderr, is kept.
     max_output_bytes: Any = "64MiB"
-    #: Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.
+    #: Add the keys of unknown hosts to known_hosts. Without this option, such hosts are refused.
     accept_new_host_keys: bool = False
     #: Which program logs in. fabric: Python alone, with keys; openssh: the `ssh` program, with all that it can do;
-    #: auto: openssh where `launcher connect` keeps a connection, or where ssh's configuration asks for what fabric
-    #: cannot do.
+    #: auto: openssh if `launcher connect` keeps a connection, or if ssh's configuration asks for what fabric cannot do,
+    #: and else fabric.
     ssh: str = "auto"
     #: Send a trace of the run over OTLP/HTTP when it has ended, to the address in OTEL_EXPORTER_OTLP_ENDPOINT. Jobs get
     #: TRACEPARENT. This needs the extra `otel`.

@@ -36,6 +36,8 @@ __all__ = ["AttemptReceiver"]
 
 #: How many names are shown of what still ran in a job's process when it was killed.
 _MAX_RUNNING = 40
+#: How many files are named that jobs have left beside their code.
+_MAX_LEFT = 3
 #: How many files an answer names. Their paths have up to 4,000 characters.
 _HELD = 100
 
@@ -273,7 +275,8 @@ class AttemptReceiver:
         self._folders.pop(attempt, None)
         self._open.pop(attempt, None)
         cut = _cut_text(header["cut"]) if header["cut"] is not None else ""
-        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
+        left = _left_files(header["left"]) if header["left"] is not None else None
+        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted), left))
 
     def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
         """Call `write` with an attempt's folder. Returns False if the files are not wanted, or reports that the folder can never be written."""
@@ -371,6 +374,11 @@ def _renamed_files(folder: OutputFolder) -> list[tuple[str, str]]:
 
 def _named(items: list[Any]) -> list[tuple[str, str]]:
     return [(str(path)[: limit("file_path")], str(why)[: limit("reason")]) for path, why in items]
+
+
+def _left_files(left: dict[str, Any]) -> facts.LeftFiles:
+    names = tuple(clean_line(str(name)[: limit("file_path")]) for name in left["names"][:_MAX_LEFT])
+    return facts.LeftFiles(clean_line(str(left["folder"])[: limit("file_path")]), whole(left["count"]), names)
 
 
 def _time(given: list[Any]) -> int | None:

@@ -115,14 +115,14 @@ class AgentConnection:
 
     # -- called by the dispatcher, from any thread ---------------------------------------------------------------
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
-        """Queue a job for the host. A long payload is sent before it, as a blob."""
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
+        """Queue a job for the host. A long payload is sent before it, as a blob. `is_last`: no other follows soon."""
         if len(payload) <= MAX_INLINE:
-            self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": None}, payload))
+            self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": None, "last": is_last}, payload))
             return
         sha256 = hashlib.sha256(payload).hexdigest()
         self._put(blob_frames(Blob(sha256, len(payload), lambda: payload), "run"))
-        self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": sha256}))
+        self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": sha256, "last": is_last}))
 
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
         """Cancel these attempts, or all. `why` becomes the message of those that had not started."""

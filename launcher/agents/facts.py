@@ -23,6 +23,7 @@ __all__ = [
     "EnvironmentTold",
     "Fact",
     "HostFact",
+    "LeftFiles",
     "Noted",
     "Opened",
     "Output",
@@ -176,11 +177,21 @@ class Unwritable(HostFact):
 
 
 @frozen
+class LeftFiles:
+    """Files that stay on a host: where, how many, and the names of some."""
+
+    folder: str
+    count: int
+    names: tuple[str, ...]
+
+
+@frozen
 class Collected(HostFact):
     """Everything that an attempt left has arrived.
 
     `unmatched`: the positions of output patterns that matched no file. `noted`: files that have arrived and may be
-    inconsistent. `cut`: what was killed while it may still have been writing, and why, as text.
+    inconsistent. `cut`: what was killed while it may still have been writing, and why, as text. `left`: what jobs of the run have written beside
+    their code, so that it does not come back.
     """
 
     attempt: str
@@ -189,6 +200,7 @@ class Collected(HostFact):
     unmatched: tuple[int, ...] = ()
     cut: str = ""
     noted: tuple[tuple[str, str], ...] = ()
+    left: LeftFiles | None = None
 
 
 @frozen

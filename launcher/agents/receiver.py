@@ -107,9 +107,13 @@ class FrameReceiver:
                 raise
             self._take(frames)
         except TooMuch as error:
-            raise HostBroken(self.host, "session", f"it sent more than the limit: {error}") from None
+            step = "our agent never sends so much: do not use the host before you know what does"
+            raise HostBroken(self.host, "session", f"it sent more than the limit: {error}", step) from None
         except wire.ProtocolError as error:
-            raise AgentError(self.host, "session", f"the agent breaks the protocol ({error.code}): {error}") from None
+            told = f"the agent breaks the protocol ({error.code}): {error}"
+            raise AgentError(
+                self.host, "session", told, "see what else prints in the session, with `launcher doctor`"
+            ) from None
 
     def _take(self, frames: list[wire.Frame]) -> None:
         for frame in frames:

@@ -41,7 +41,7 @@ Env = Annotated[
     Option(
         "--env",
         metavar="NAME=VALUE",
-        help="The value of a variable of the run, because values are not stored. Without this option, your environment must have it. Repeatable.",
+        help="A variable that the run was started with. Its value is not stored, so give it here, or set the variable. Repeatable.",
         show_default=False,
     ),
 ]
@@ -51,8 +51,8 @@ Sort = Annotated[
     Option(
         "--sort",
         metavar="NAME",
-        help="Show the jobs in the order of a value that came back, such as `loss`, or of an override, `job`, `host`, `state` or `time`; with "
-        "a minus (`-loss`) the greatest first.",
+        help="Sort the jobs by a value that came back, such as `loss`, by an override, or by `job`, `host`, `state` or `time`. The least comes first; "
+        "with a minus (`-loss`), the greatest.",
         show_default=False,
         takes_dash=True,
     ),

@@ -12,7 +12,6 @@ LAUNCHER_DEBUG=1 always shows the traceback.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
@@ -24,6 +23,7 @@ from launcher.cli.commands import COMMANDS
 from launcher.cli.parameters import Exit
 from launcher.cli.parser import UsageProblem, help_text, print_problem
 from launcher.errors import LauncherError, RunInterrupted, UsageError
+from launcher.util.closed_pipe import flush_stdout
 from launcher.util.text.near import names_like
 from launcher.util.text.terminal_text import clean
 
@@ -43,15 +43,15 @@ def main(args: Sequence[str] | None = None) -> None:
         # The name of a folder may not be text, and a terminal may lack characters: both are shown with escapes.
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _main(list(sys.argv[1:] if args is None else args))
-    with contextlib.suppress(BrokenPipeError):
-        _flush_stdout()
+    flush_stdout()
     sys.exit(code)
 
 
 def _main(args: list[str]) -> int:
     try:
         code = _answer() if "_LAUNCHER_COMPLETE" in os.environ else _run(args)
-        _flush_stdout()
+        if not flush_stdout():
+            return 1
     except BrokenPipeError:
         return 1
     except (LauncherError, KeyboardInterrupt) as error:
@@ -63,21 +63,6 @@ def _main(args: list[str]) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return code
-
-
-def _flush_stdout() -> None:
-    """Flush what was printed. If the reader is gone, what is left is dropped, so that it does not fail at exit
-    (docs.python.org, `signal`, on SIGPIPE).
-
-    Raises:
-        BrokenPipeError: the reader is gone.
-    """
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _run(args: list[str]) -> int:
@@ -137,7 +122,7 @@ def _help() -> str:
 
 def _by_flag(error: UsageError) -> UsageError:
     """The error with its option as it is typed on the command line."""
-    from launcher.cli.options import flag_of
+    from launcher.cli.flags import flag_of
 
     return error.named(flag_of(error.option))
 

@@ -14,7 +14,7 @@ from launcher.errors import HostError, LauncherError
 from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
-    from launcher.agents.query import AgentQuery
+    from launcher.agents.queries.query import AgentQuery
     from launcher.hosts.host_spec import HostSpec
     from launcher.runs.index import Entry
 
@@ -89,7 +89,7 @@ def ask_each(question: Callable[[_T], None], hosts: Iterable[_T]) -> None:
 
 def ask(host: _Asked, question: Callable[[AgentQuery], _T]) -> _T | None:
     """Return what one host answers; None if it cannot be asked, and then it gets the error."""
-    from launcher.agents.query import AgentQuery
+    from launcher.agents.queries.query import AgentQuery
 
     try:
         with AgentQuery(host.spec, "clean") as query:

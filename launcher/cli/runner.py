@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from launcher.errors import LauncherError, RunDetached
+from launcher.util.closed_pipe import drop, flush_stdout
 from launcher.util.text.terminal_text import clean
 
 if TYPE_CHECKING:
@@ -216,8 +217,8 @@ def run_session(
             values, sort = _values(tally, sort, out.people)
             print_summary(tally, out.people, unreached=unreached, has_shown=has_shown, values=values, sort=sort or "")
         except BrokenPipeError:
-            _leave(out.people)
-    _flush_stdout()
+            drop(out.people)
+    flush_stdout()
     out.report(summary_json(tally, exit_code=code, unreached=unreached, error=_error_json(error) if error else None))
     if error is not None:
         raise error
@@ -285,20 +286,6 @@ def _values(tally: Tally, sort: str | None, stream: TextIO) -> tuple[Table | Non
         stream.write(f"launcher: {clean(error)}\n")
         sort = None
     return table, sort
-
-
-def _flush_stdout() -> None:
-    """Flush what hooks have printed. At the exit, a closed pipe would change the exit code."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _leave(sys.stdout)
-
-
-def _leave(stream: TextIO) -> None:
-    """The reader is gone; what is still in the buffer must not fail at exit (docs.python.org, `signal`, on SIGPIPE)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _display_shows_it(record: dict[str, Any]) -> None:

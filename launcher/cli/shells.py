@@ -78,7 +78,9 @@ def install() -> str:
         if loader:
             _add_lines(Path.home() / loader, [line.format(script=file) for line in lines])
     except OSError as error:
-        raise LauncherError(f"{error.filename}: {error.strerror}; completion was not installed") from error
+        raise LauncherError(
+            f"{error.filename}: {error.strerror}; completion was not installed; make the file writable, or save what --show-completion prints"
+        ) from error
     return f"{shell} completion is installed in {file}; new shells have it"
 
 
@@ -102,7 +104,9 @@ def _shell() -> str:
     except shellingham.ShellDetectionFailure:
         name = os.path.basename(os.environ.get("SHELL", ""))
     if name not in _SCRIPTS:
-        raise UsageError(f"there is no completion for the shell {name!r}; there is one for {', '.join(_SCRIPTS)}")
+        raise UsageError(
+            f"there is no completion for the shell {name!r}; there is one for {', '.join(_SCRIPTS)}: start it from one of these"
+        )
     return name
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from launcher.display.text import about, clean_line
 
 if TYPE_CHECKING:
-    from launcher.agents.gpus import GpuHolder, GpuList, GpuProcess, HostGpu
+    from launcher.agents.queries.gpus import GpuHolder, GpuList, GpuProcess, HostGpu
 
 __all__ = ["lines", "use_of"]
 

@@ -19,9 +19,10 @@ from launcher import events
 from launcher.agents import facts
 from launcher.engine import requests
 from launcher.engine.effects import Effects
-from launcher.engine.host_words import file_lines, hook_events
+from launcher.engine.host_words import file_lines, hook_events, left_text
 from launcher.engine.protocols import Clock, Link, ReadableJournal, WritableJournal
-from launcher.engine.scheduling.scheduler import HostPhase, Scheduler, UnfinishedJob
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase, UnfinishedJob
 from launcher.hosts.limits import TooMuch, limit
 from launcher.results.owners import Ownership, own_folder
 from launcher.runs.journal import Returned, StoredResult
@@ -96,6 +97,8 @@ class Decider:
         self._clock = clock
         self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership, hold)
         self._round = _Round()
+        #: Whether the run said that it has no other jobs than those that it has submitted.
+        self._is_complete = False
         self._notes: dict[str, set[str]] = {}
         #: Hosts whose environment is being made. Below: hosts that have it.
         self._building: set[str] = set()
@@ -104,6 +107,8 @@ class Decider:
         self._given_back: Counter[tuple[str, int]] = Counter()
         #: Hosts that give attempts back if they are asked.
         self._takes_back: set[str] = set()
+        #: Host -> of how many files that stay there the user was told.
+        self._left_told: Counter[str] = Counter()
         #: Hosts that can ask jobs to stop.
         self._stops: set[str] = set()
 
@@ -135,6 +140,7 @@ class Decider:
             case facts.Collected():
                 self._take_collected(at, item, decided)
             case requests.Submit():
+                self._is_complete = item.is_complete
                 for job in item.jobs:
                     self._take_submit(at, job, decided)
             case requests.Cancel():
@@ -180,7 +186,7 @@ class Decider:
             case facts.Synced():
                 self.effects.confirm(item.host, item.number)
             case facts.Sent():
-                decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes, "")])
+                decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes)])
             case facts.WayTaken():
                 decided.add([events.WayChosen(at, item.host, item.way, item.why)])
             case facts.Noted():
@@ -202,6 +208,9 @@ class Decider:
         """
         self._journal.commit()
         decided, self._round = self._round, _Round()
+        is_all = self._is_complete and not self._scheduler.pending
+        given = [step for step in decided.steps if isinstance(step, events.JobAssigned)] if is_all else []
+        self.effects.last = {event.host: (event.num, event.attempt) for event in given}
         for step in decided.steps:
             if isinstance(step, partial):
                 step()
@@ -455,10 +464,18 @@ class Decider:
                 cut = f"{stream} was cut: about {dropped} bytes beyond the cap are lost"
                 decided.add([events.Warned(at, "output", cut, "", num, fact.host)])
         decided.add(unmatched)
+        decided.add(self._left_on_host(at, fact))
         decided.add(made)
         if state is not None and (state.ended or {}).get("again") and num not in self._scheduler.jobs:
             # The user has cancelled the job in the meantime, so the attempt that its host has made must not go on.
             decided.act(self._links[fact.host].cancel, [f"{num}.{attempt + 1}"])
+
+    def _left_on_host(self, at: float, fact: facts.Collected) -> list[events.Event]:
+        """Warn of files that stay on a host: of the first ones, and each time that there are ten times as many."""
+        if fact.left is None or fact.left.count < self._left_told[fact.host] * 10:
+            return []
+        self._left_told[fact.host] = max(fact.left.count, 1)
+        return [events.Warned(at, "files", left_text(fact.host, fact.left), host=fact.host)]
 
     def _unmatched(self, at: float, fact: facts.Collected, state: UnfinishedJob | None) -> list[events.Event]:
         """Return the output patterns that matched no file of a completed job. A failed job may not have written its files yet."""

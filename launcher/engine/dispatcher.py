@@ -24,7 +24,8 @@ from launcher.engine.decider import Decider
 from launcher.engine.disconnect import close_all, wait_for_ends
 from launcher.engine.inbox import Inbox
 from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request, Stop, TakenOver, TakeOver
-from launcher.engine.scheduling.scheduler import HostPhase, Scheduler
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import JournalError, JournalMoved, RunError, SessionError
 from launcher.hosts.limits import limit
 from launcher.results.owners import Ownership

@@ -13,7 +13,8 @@ from pathlib import Path
 from launcher import events
 from launcher.engine.protocols import Clock, Link, ReadableJournal
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import HostPhase, Scheduler
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import JournalError
 from launcher.results.output_folder import MAX_BYTES, MAX_FILES, OutputFolder
 from launcher.results.owners import Ownership
@@ -35,6 +36,7 @@ class Effects:
         shown: attempt -> stream -> how many of its bytes were shown.
         prepared: hosts whose zygote has answered.
         confirmed: hosts that have confirmed everything that was sent to them since they got a job.
+        last: host -> the last attempt that it gets in this round, if no other job is known; see `Decider.commit`.
         has_delivered: whether every job that a host can have is complete on its host. It counts when the controller detaches.
     """
 
@@ -64,6 +66,7 @@ class Effects:
         self.shown: dict[str, dict[str, int]] = {}
         self.prepared: set[str] = set()
         self.confirmed: set[str] = set()
+        self.last: dict[str, tuple[int, int]] = {}
         self.has_delivered = False
         self._asked: dict[str, int] = {}
         self._last_asked = 0
@@ -115,7 +118,7 @@ class Effects:
         spec = job.spec._replace(attempt=attempt, earlier=list(self._scheduler.jobs[num].earlier))
         self.assigned[spec.attempt_id] = host
         self.forget_confirmation(host)
-        self._links[host].send_job(spec, payload)
+        self._links[host].send_job(spec, payload, is_last=self.last.get(host) == (num, attempt))
 
     def forget_confirmation(self, host: str) -> None:
         """Record that what was sent to the host may not have arrived."""

@@ -24,7 +24,9 @@ from launcher.bootstrap.bundle import Bundle, build_bundle
 from launcher.bootstrap.start import open_agent
 from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.requests import Detach, QueuedJob, Retry, Submit
-from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import ControllerFailed
 from launcher.hosts.host_spec import HostSpec
 from launcher.runs.journal import FOLDER, Journal, Returned
@@ -183,15 +185,15 @@ class Engine(Dispatcher):
         """Whether `submit` would not wait."""
         return self._is_unlimited or self.submitted - self.returned < BACKLOG
 
-    def submit(self, jobs: Sequence[QueuedJob], is_stopped: Callable[[], bool]) -> bool:
+    def submit(self, jobs: Sequence[QueuedJob], is_stopped: Callable[[], bool], *, is_complete: bool = False) -> bool:
         """Submit fewer than BACKLOG jobs: all or none. The journal has all of them before the first one is sent.
 
-        Waits while BACKLOG jobs are under way. Returns False, without submitting any, if the wait was stopped.
+        `is_complete`: the run gets no others. Waits while BACKLOG jobs are under way. Returns False, without submitting any, if the wait was stopped.
         """
         if not all(self._has_waited_for_room(is_stopped) for _ in jobs):
             return False
         self.submitted += len(jobs)
-        self.ask(Submit(tuple(jobs)))
+        self.ask(Submit(tuple(jobs), is_complete))
         return True
 
     def _has_waited_for_room(self, is_stopped: Callable[[], bool]) -> bool:

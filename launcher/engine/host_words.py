@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from launcher import events
+from launcher.agents.facts import LeftFiles
 from launcher.hosts.limits import limit
 from launcher.util.text.quoting import shown_path
 
-__all__ = ["file_lines", "hook_events"]
+__all__ = ["file_lines", "hook_events", "left_text"]
 
 #: How many refused output files of a job are named.
 _MAX_TOLD = 20
@@ -57,3 +58,16 @@ def file_lines(files: Iterable[tuple[str, str]]) -> list[str]:
             told += [(1, f"{shown_path(path)} {what}") for path in paths]
     rest = sum(number for number, _ in told[_MAX_TOLD:])
     return [line for _, line in told[:_MAX_TOLD]] + ([f"and {rest} more"] if rest else [])
+
+
+def left_text(host: str, left: LeftFiles) -> str:
+    """Say that files stay on a host, which ones, where, and what to do so that such files come back."""
+    names = ", ".join(map(shown_path, left.names))
+    more = f" and {left.count - len(left.names):,} more" if left.count > len(left.names) else ""
+    which, they = ("a file", "it does") if left.count == 1 else (f"{left.count:,} files so far", "they do")
+    return (
+        f"jobs have written {which} beside their code, and {they} not come back: {names}{more}\n"
+        f"    when the run is over: in {shown_path(left.folder)} on {host}, until 'launcher clean'\n"
+        f"    to get such files: write them into hydra.runtime.output_dir, or launcher.current_job().output_dir in a function; "
+        f"with hydra.job.chdir=true, a Hydra app works in that folder"
+    )

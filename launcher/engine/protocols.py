@@ -28,8 +28,8 @@ class Clock(Protocol):
 class Link(Protocol):
     """Sends to a host. Without a connection everything is dropped, and the next welcome shows what is missing."""
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
-        """Send a job."""
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
+        """Send a job. `is_last`: it is known that no other follows soon."""
 
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
         """Cancel these attempts, or all."""

@@ -54,9 +54,10 @@ class QueuedJob:
 
 @frozen
 class Submit:
-    """Add jobs. The journal has all of them before the first one is sent."""
+    """Add jobs. The journal has all of them before the first one is sent. `is_complete`: it is known that the run gets no others."""
 
     jobs: tuple[QueuedJob, ...]
+    is_complete: bool = False
 
 
 @frozen

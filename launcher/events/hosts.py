@@ -40,7 +40,6 @@ class CodeSent(EventBase):
     files: int
     sent_files: int
     sent_bytes: int
-    hash: str
 
 
 @frozen

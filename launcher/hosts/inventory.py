@@ -34,6 +34,8 @@ __all__ = ["check_size", "host_list", "host_specs", "load_hosts", "load_hosts_fi
 
 #: Before the login node of a Slurm cluster.
 _SLURM = "slurm://"
+#: What somebody may write as a password, up to the host. No message has it.
+_PASSWORD = re.compile(r":(?!//).*@", re.DOTALL)
 #: Characters of a hosts file.
 _MAX_FILE = 16 << 20
 #: Letters, digits and `._-`, with `:` and a `%zone` for IPv6. Neither ssh nor a shell reads anything else in it.
@@ -99,8 +101,14 @@ def check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[
     too_small = [f"{spec.name} has {too_little}" for spec in specs if (too_little := said_too_little(spec, needs))]
     if len(too_small) == len(specs):
         asked = ", ".join(f"{name}={need}" for name, need in needs.items())
+        of_cluster = [name for name in ("nodes", "tasks", "time") if needs.get(name)]
+        step = (
+            f"leave {' and '.join(of_cluster)} out, or add the login node of a cluster, as slurm://NAME"
+            if of_cluster
+            else "ask for less"
+        )
         raise InventoryError(
-            f"resources: no host is large enough for a job with {asked}: {'; '.join(too_small)}; ask for less"
+            f"resources: no host is large enough for a job with {asked}: {'; '.join(too_small)}; {step}"
         )
     return specs
 
@@ -117,7 +125,8 @@ def check_slurm(specs: Sequence[HostSpec], options: LaunchConf) -> Sequence[Host
         for name in ("slots", "gpus", "cpus", "memory"):
             if getattr(spec, name) is not None:
                 raise InventoryError(
-                    f"host {spec.name}: {name}: Slurm places jobs there; say what each of them has with `slurm:`"
+                    f"host {spec.name}: {name} cannot be given with slurm, because Slurm places the jobs; leave it out, and write what an "
+                    f"allocation has below `slurm:` (cpus, gpus, mem, slots)"
                 )
     return specs
 
@@ -128,7 +137,9 @@ def _host_spec(host: Any) -> HostSpec:
     if isinstance(host, str):
         return parse_host(host)
     if not isinstance(host, Mapping):
-        raise InventoryError(f"host {shown(host)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
+        raise InventoryError(
+            f"host {shown(host)} is neither `[user@]host[:port][/slots]` nor a mapping with a name; write gpu1, or {{name: gpu1, slots: 2}}"
+        )
     values = dict(host)
     name = values.pop("name", None) or values.get("address")
     return load_hosts({name: values}, "hosts")[0]
@@ -140,12 +151,18 @@ def parse_host(text: str) -> HostSpec:
     Raises:
         InventoryError: it is not valid. The message says what is wrong and what is allowed.
     """
-    where = f"host {shown(text)}"
+    where = f"host {shown(_PASSWORD.sub(':***@', text))}"
     if "," in text:
         raise InventoryError(f"{where}: one host each, as in --host gpu1 --host gpu2 or hosts=[gpu1,gpu2]")
     text = text.strip()
     if text.startswith(_SLURM):
-        return replace(_parse_address(where, text.removeprefix(_SLURM)), slurm={})
+        address, slash, _ = text.removeprefix(_SLURM).partition("/")
+        if slash:
+            raise InventoryError(
+                f"{where}: a cluster has no slots, because Slurm places the jobs; write slurm://LOGIN, "
+                "and say how many allocations there may be with `slurm: {allocations: N}` in a hosts file"
+            )
+        return replace(_parse_address(where, address), slurm={})
     rest, slash, slots = text.partition("/")
     spec = _parse_address(where, rest)
     if slash:
@@ -159,7 +176,9 @@ def _parse_address(where: str, text: str) -> HostSpec:
     if not at:
         user = None
     elif ":" in str(user):
-        raise InventoryError(f"{where}: a host's name cannot have a password; the launcher uses keys")
+        raise InventoryError(
+            f"{where}: a host's name cannot have a password; write user@host, and log in with a key, or with `launcher connect`"
+        )
     elif not USER.fullmatch(str(user)):
         raise InventoryError(f"{where}: {shown(user)} is not a user name")
     address, port = _split_port(where, rest)
@@ -220,7 +239,9 @@ def load_hosts(content: Any, file: str) -> tuple[HostSpec, ...]:
     if isinstance(content, dict) and set(content) == {"hosts"}:
         content = content["hosts"]
     if not isinstance(content, (dict, list)) or not content:
-        raise InventoryError(f"{file}: no hosts in it; expected a mapping of names, or a list of hosts")
+        raise InventoryError(
+            f"{file}: no hosts in it; write one a line, as `gpu1:` with its fields below it, or as a list, `- gpu1`"
+        )
     specs = []
     for entry in content.items() if isinstance(content, dict) else content:
         if isinstance(content, list) and isinstance(entry, str):
@@ -229,7 +250,9 @@ def load_hosts(content: Any, file: str) -> tuple[HostSpec, ...]:
         if isinstance(content, list) and isinstance(entry, dict) and "name" in entry:
             entry = (entry["name"], {key: value for key, value in entry.items() if key != "name"})
         if not isinstance(entry, tuple):
-            raise InventoryError(f"{file}: {shown(entry)} is neither a host's name nor a mapping with a name")
+            raise InventoryError(
+                f"{file}: {shown(entry)} is neither a host's name nor a mapping with a name; write `- gpu1`, or `- {{name: gpu1, slots: 2}}`"
+            )
         specs.append(_from_mapping(file, *entry))
     return _check_unique(file, specs)
 
@@ -286,7 +309,7 @@ def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]
             raise InventoryError(
                 f"{where}: {shown(spec.name)} is named twice"
                 + (f" (also as {shown(other)})" if other != spec.name else "")
-                + "; write `/slots` for more jobs at once"
+                + f"; name it once, and for more jobs at once write {shown(f'{spec.name}/N')} or `slots: N`"
             )
         names.add(spec.name)
         places[place] = spec.name

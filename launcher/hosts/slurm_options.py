@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 from launcher.errors import InventoryError
@@ -23,6 +24,8 @@ _MOST = 10_000
 _REQUEUE_KINDS = ("preempted", "node_failed", "time_limit", "out_of_memory", "lost")
 _MOST_REQUEUE = 1000
 _MOST_IDLE = 7 * 86400
+#: The longest path of a folder, in characters.
+_LONGEST = 200
 _PATTERNS = {
     "cpus": (re.compile(r"[1-9][0-9]{0,8}"), "a number of CPUs"),
     "gpus": (re.compile(r"([A-Za-z0-9_.-]+:)?[0-9]{1,6}"), "a number of GPUs, such as 1 or a100:1"),
@@ -59,7 +62,9 @@ def slurm_options(where: str, value: Any) -> dict[str, Any]:
         InventoryError: naming the field.
     """
     if not isinstance(value, dict):
-        raise InventoryError(f"{where}: {shown(value)} is not a mapping of what an allocation has")
+        raise InventoryError(
+            f"{where}: {shown(value)} is not a mapping of what an allocation has; write for example {{partition: gpu, time: 4:00:00}}"
+        )
     for key, content in value.items():
         check = _CHECKS.get(key) if isinstance(key, str) else None
         if check is None:
@@ -71,7 +76,9 @@ def slurm_options(where: str, value: Any) -> dict[str, Any]:
         if key in value and not pattern.fullmatch(str(value[key])):
             raise InventoryError(f"{where}: {key}: {shown(value[key])} is not {what}")
     if value.get("slots", 1) > 1 and value.get("jobs", _MANY) != _MANY:
-        raise InventoryError(f"{where}: jobs: an allocation with slots={value['slots']} takes many jobs; leave it out")
+        raise InventoryError(
+            f"{where}: jobs: an allocation with slots={value['slots']} takes many jobs; leave jobs out, or slots for an allocation for each job"
+        )
     _check_several(where, value)
     return value
 
@@ -82,7 +89,9 @@ def _check_several(where: str, value: dict[str, Any]) -> None:
     """
     nodes, tasks = int(value.get("nodes", 1)), int(value.get("tasks", 0))
     if "tasks" in value and tasks < nodes:
-        raise InventoryError(f"{where}: tasks: {tasks} are fewer than {nodes} nodes, and each node has one at least")
+        raise InventoryError(
+            f"{where}: tasks: {tasks} are fewer than {nodes} nodes, and each node has one at least; write {nodes} or more, or fewer nodes"
+        )
     if max(nodes, tasks) > 1 and (value.get("jobs") == _MANY or value.get("slots", 1) > 1):
         name = "slots" if value.get("slots", 1) > 1 else "jobs"
         several = f"nodes={nodes}" if nodes > 1 else f"tasks={tasks}"
@@ -94,7 +103,7 @@ def _check_several(where: str, value: dict[str, Any]) -> None:
 
 def _plain(where: str, value: Any) -> None:
     if not isinstance(value, (str, int)) or isinstance(value, bool):
-        raise InventoryError(f"{where}: {shown(value)} is neither text nor a number")
+        raise InventoryError(f"{where}: {shown(value)} is neither text nor a number; put it between quotes")
 
 
 def _count(where: str, value: Any) -> None:
@@ -114,9 +123,13 @@ def _idle(where: str, value: Any) -> None:
 
 def _options(where: str, value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise InventoryError(f"{where}: {shown(value)} is not a list of options of sbatch")
+        raise InventoryError(
+            f'{where}: {shown(value)} is not a list of options of sbatch; write for example ["--qos=high"]'
+        )
     if value and not value[0].startswith("-"):
-        raise InventoryError(f"{where}: {shown(value[0])} is no option of sbatch; one begins with -")
+        raise InventoryError(
+            f"{where}: {shown(value[0])} is no option of sbatch; one begins with -, such as --qos=high"
+        )
     for one in value:
         _option(where, one)
 
@@ -131,6 +144,15 @@ def _option(where: str, one: str) -> None:
             raise InventoryError(
                 f"{where}: {shown(one)}: the launcher sets {own} itself, or needs it unset; leave it out"
             )
+
+
+def _environments(where: str, value: Any) -> None:
+    is_plain = isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
+    path = PurePosixPath(value) if is_plain else PurePosixPath()
+    if not path.is_absolute() or ".." in path.parts or str(path) != value.rstrip("/"):
+        raise InventoryError(
+            f"{where}: {shown(value)} is not the absolute path of a folder on a disk that each node has for itself, such as /scratch/me"
+        )
 
 
 def _epilogue_job(where: str, value: Any) -> None:
@@ -164,4 +186,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "options": _options,
     "requeue": _requeue,
     "epilogue_job": _epilogue_job,
+    "environments": _environments,
 }

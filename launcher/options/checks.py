@@ -244,7 +244,7 @@ def sync_interval(value: Any, field: str) -> float | None:
     """Seconds from one on, or None."""
     seconds = optional_duration(value, field)
     if seconds is not None and seconds < 1:
-        raise refused(field, f"{shown(value)} is less than a second")
+        raise refused(field, f"{shown(value)} is less than a second; write 1 or more, such as 30s")
     return seconds
 
 
@@ -263,7 +263,7 @@ def retries(value: Any, field: str) -> int | dict[str, int]:
             hint = f"did you mean {near[0]!r}?" if near else f"the kinds are {', '.join(ERROR_KINDS)} and *"
             raise refused(field, f"unknown kind of error {kind!r}; {hint}")
         if count(number, f"{field}.{kind}") and kind == "cancelled":
-            raise refused(field, "a job that was cancelled is not tried again")
+            raise refused(field, "a job that was cancelled is not tried again; leave `cancelled` out")
     return {str(kind): number for kind, number in value.items()}
 
 
@@ -273,7 +273,9 @@ _RESOURCES = ("gpus", "cpus", "memory", "nodes", "tasks", "time")
 def resources(value: Any, field: str) -> dict[str, int]:
     """What a job needs: whole GPUs and CPUs, and memory as a size; on a cluster nodes, tasks and time. None means none, and is left out."""
     if not isinstance(value, Mapping):
-        raise refused(field, f"{shown(value)} is not a mapping of {', '.join(_RESOURCES)}")
+        raise refused(
+            field, f"{shown(value)} is not a mapping of {', '.join(_RESOURCES)}; write for example {{gpus: 1, cpus: 4}}"
+        )
     made = {}
     for name, given in value.items():
         if name not in _RESOURCES:
@@ -299,7 +301,8 @@ def check_tasks(needs: dict[str, int], field: str) -> dict[str, int]:
     nodes = needs.get("nodes", 0)
     if needs.get("tasks", nodes) < nodes:
         raise refused(
-            f"{field}.tasks", f"{needs['tasks']} are fewer than {nodes} nodes, and each node has one at least"
+            f"{field}.tasks",
+            f"{needs['tasks']} are fewer than {nodes} nodes, and each node has one at least; write {nodes} or more, or fewer nodes",
         )
     return needs
 
@@ -342,7 +345,10 @@ def limit(value: Any, field: str) -> int | None:
 def policies(value: Any, field: str) -> dict[str, str]:
     """What an error in each callback does."""
     if not isinstance(value, Mapping):
-        raise refused(field, "is not a mapping of callback names to warn, fail or abort")
+        raise refused(
+            field,
+            f"{shown(value)} is not a mapping of callback names to warn, fail or abort; write for example {{upload: fail}}",
+        )
     return {str(name): choice("warn", "fail", "abort")(policy, f"{field}.{name}") for name, policy in value.items()}
 
 
@@ -350,7 +356,7 @@ def types(value: Any, field: str) -> tuple[str, ...]:
     """Names of classes; a class becomes its name."""
     given = (value,) if isinstance(value, (str, type)) else value
     if not isinstance(given, Iterable):
-        raise refused(field, f"{shown(value)} is not a list of types")
+        raise refused(field, f"{shown(value)} is not a list of types; write for example ['my_app.Result']")
     names = tuple(f"{one.__module__}.{one.__qualname__}" if isinstance(one, type) else one for one in given)
     for name in names:
         if not isinstance(name, str) or not _TYPE.fullmatch(name):

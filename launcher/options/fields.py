@@ -1,6 +1,6 @@
 """What an option is: its check, its help, and how it is written on the command line.
 
-Rule: an option is described once. The command line (`launcher.cli.options`) and the schema of the Hydra plugin follow from that.
+Rule: an option is described once. The command line (`launcher.cli.flags`) and the schema of the Hydra plugin follow from that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """LaunchConf: every option of a run, in one place, for Python, the command line and Hydra.
 
-A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
+A new option is one field of it. The command line (`launcher.cli.flags`) makes its options of the fields, and
 `python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
 
 Rule: a wrong value is refused here (`launcher.options.checks`). The error names the field and says what is allowed; for an unknown key it names the nearest
@@ -71,8 +71,8 @@ class LaunchConf:
         None,
         Option(
             checks.text,
-            "The packages of the jobs: a uv.lock, pylock.toml, requirements.txt or script of yours, `script` for the app's own block, "
-            "or `auto` for what the project has. Hosts get an environment with exactly these.",
+            "The packages of the jobs. FILE: a uv.lock, pylock.toml, requirements.txt or script; `script`: what the app's own block of metadata names; "
+            "`auto`: what the project has; `none`: only what hosts have. Hosts get an environment with exactly these packages.",
             Group.HOSTS,
             metavar="FILE|auto|script|none",
         ),
@@ -81,7 +81,7 @@ class LaunchConf:
         (),
         Option(
             checks.texts,
-            "Extras of the project that the environment has.",
+            "An extra of the project, whose packages the environment has, too.",
             Group.HOSTS,
             Form.TEXTS,
             flags=("--extra",),
@@ -92,7 +92,7 @@ class LaunchConf:
         (),
         Option(
             checks.texts,
-            "Dependency groups of the project that the environment has.",
+            "A dependency group of the project, whose packages the environment has, too.",
             Group.HOSTS,
             Form.TEXTS,
             flags=("--group",),
@@ -103,8 +103,8 @@ class LaunchConf:
         False,
         Option(
             checks.downloads,
-            "Whether hosts may fetch packages and a Python from their own internet, where the address needs no credential; or the beginnings of the "
-            "addresses that they may ask.",
+            "Whether hosts may fetch packages and a Python from their own internet, if that needs no password. A config may name the beginnings of the "
+            "addresses that hosts may ask.",
             Group.HOSTS,
             Form.SWITCH,
             usual="no",
@@ -132,7 +132,7 @@ class LaunchConf:
         (),
         Option(
             checks.texts,
-            "Shell lines that every host runs before it starts the jobs' Python, such as `module load cuda`.",
+            "A shell line that every host runs before it starts the jobs' Python, such as `module load cuda`.",
             Group.HOSTS,
             Form.TEXTS,
             metavar="LINE",
@@ -142,7 +142,7 @@ class LaunchConf:
         {},
         Option(
             checks.values,
-            "Variables for the jobs. Their values are not written to any file.",
+            "A variable for the jobs. Its value is not written to any file.",
             Group.HOSTS,
             Form.VARIABLES,
             metavar="NAME[=VALUE]",
@@ -164,8 +164,8 @@ class LaunchConf:
         "10m",
         Option(
             checks.duration_or_zero,
-            "How long a host keeps an interpreter after a run, with the packages of the app imported, so that the next run starts at once. "
-            "0: not at all.",
+            "How long a host keeps a process after a run that has imported the app's packages, so that the next run starts sooner. "
+            "0: it keeps none.",
             Group.HOSTS,
             metavar="DURATION",
         ),
@@ -174,7 +174,7 @@ class LaunchConf:
         {},
         Option(
             checks.resources,
-            "What a job needs that does not say it itself: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each with CPUs and GPUs of its own. On a Slurm cluster also nodes, tasks and time.",
+            "What each job needs, unless its config says it: gpus, cpus (usually 1) and memory; on a Slurm cluster also nodes, tasks and time. A host runs as many jobs at once as it has room for. Each has CPUs and GPUs of its own.",
             Group.HOSTS,
             Form.PAIRS,
             metavar="gpus=N|cpus=N|memory=SIZE|nodes=N|tasks=N|time=DURATION",
@@ -204,14 +204,14 @@ class LaunchConf:
         "spawn",
         "reuse",
         group=Group.CODE,
-        help="How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; "
+        help="How a job gets its process. fork: a copy of a process that has imported the app; spawn: a new Python, which imports it again; "
         "auto: fork, or spawn where a fork would not work; reuse: jobs share processes, for thousands of short jobs.",
     )
     outputs: bool | tuple[str, ...] = field(
         True,
         Option(
             checks.outputs,
-            "Whether the output directories of jobs are copied back; or patterns of the files that are.",
+            "Whether the output directories of jobs are copied back. A config may name patterns of the files that are; on the command line, --output does.",
             Group.RESULTS,
             Form.SWITCH,
             usual="yes",
@@ -221,7 +221,7 @@ class LaunchConf:
         None,
         Option(
             checks.sync_interval,
-            "While a job runs, copy what is new in its output directory about this often: 30s, 5m.",
+            "While a job runs, copy what is new in its output directory, about this often: 30s, 5m.",
             Group.RESULTS,
             metavar="DURATION",
             usual="only when the job has ended",
@@ -260,7 +260,7 @@ class LaunchConf:
         10.0,
         Option(
             checks.duration_or_zero,
-            "The time that a job has to end after SIGTERM; then it gets SIGKILL.",
+            "The time that a job has to end after SIGTERM. Then it gets SIGKILL.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -283,7 +283,7 @@ class LaunchConf:
         2.0,
         Option(
             checks.duration_or_zero,
-            "The time that processes have to end if a job started them and did not wait for them.",
+            "A job may leave processes that it started and did not wait for. They have this time to end.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -292,7 +292,7 @@ class LaunchConf:
         False,
         Option(
             checks.flag,
-            "Continue the sweep in its folder: a job does not run again if one with the same config has completed there.",
+            "Continue the sweep in its folder: only those jobs run whose config has not completed there.",
             Group.FAILURES,
             Form.FLAG,
             flags=("--continue",),
@@ -302,7 +302,7 @@ class LaunchConf:
         False,
         Option(
             checks.flag,
-            "With --continue: refuse to take over jobs that ran other code than that of now.",
+            "With --continue: refuse if the completed jobs ran other code than the present one.",
             Group.FAILURES,
             Form.FLAG,
         ),
@@ -324,13 +324,13 @@ class LaunchConf:
         "fail",
         group=Group.FAILURES,
         help="What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another "
-        "host; fail: they have failed.",
+        "host; fail: count them as failed.",
     )
     host_loss_timeout: float = field(
         600.0,
         Option(
             checks.parse_duration,
-            "The time after which a host that does not come back is lost (for retry and fail).",
+            "How long to wait for a host that does not come back (not with `--on-host-loss wait`).",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -345,7 +345,7 @@ class LaunchConf:
         None,
         Option(
             checks.optional_duration,
-            "A host ends its jobs after this time without contact to the controller. Without this option, it never does.",
+            "A host that has not heard from this machine for this time ends its jobs. Without this option, jobs go on.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -354,7 +354,7 @@ class LaunchConf:
         {},
         Option(
             checks.policies,
-            "What an error in a callback does: warn (only a warning), fail (its job fails), abort (the run ends).",
+            "What an error in this callback does. warn: only a warning; fail: the job fails; abort: the run ends.",
             Group.FAILURES,
             Form.PAIRS,
             metavar="CALLBACK=warn|fail|abort",
@@ -372,7 +372,7 @@ class LaunchConf:
         (),
         Option(
             checks.types,
-            "Classes whose objects `safe` decodes besides plain data.",
+            "A class whose objects `--results safe` decodes besides plain data.",
             Group.RESULTS,
             Form.TEXTS,
             flags=("--allow-type",),
@@ -393,7 +393,7 @@ class LaunchConf:
         False,
         Option(
             checks.flag,
-            "Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.",
+            "Add the keys of unknown hosts to known_hosts. Without this option, such hosts are refused.",
             Group.HOSTS,
             Form.FLAG,
         ),
@@ -404,8 +404,8 @@ class LaunchConf:
         "fabric",
         "openssh",
         group=Group.HOSTS,
-        help="Which program logs in. fabric: Python alone, with keys; openssh: the `ssh` program, with all that it can do; auto: openssh where "
-        "`launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.",
+        help="Which program logs in. fabric: Python alone, with keys; openssh: the `ssh` program, with all that it can do; auto: openssh if "
+        "`launcher connect` keeps a connection, or if ssh's configuration asks for what fabric cannot do, and else fabric.",
     )
     otel: bool = field(
         False,

@@ -18,7 +18,7 @@ from launcher.util.text.terminal_text import clean
 from remote_agent.job import JobError, JobReturn, with_article
 
 if TYPE_CHECKING:
-    from launcher.results.job_returns import Decoder
+    from launcher.results.decoding import Decoder
     from launcher.runs.journal import JournalReader, StoredResult
 
 __all__ = ["Comparison", "Outcome", "compare", "outcome_of_job_return", "recorded_outcome", "stored_outcome"]

@@ -80,7 +80,9 @@ def recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, result
     with JournalReader(entry.folder / FOLDER) as reader:
         job = reader.job(num)
         if job is None:
-            raise UsageError(f"run {record.run} has no job {num}")
+            raise UsageError(
+                f"run {record.run} has no job {num}; 'launcher show {record.run} --all' lists those that it has"
+            )
         overrides, _, payload, spec = job
         if not payload:
             raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")

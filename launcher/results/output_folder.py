@@ -12,7 +12,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,20 +138,14 @@ class OutputFolder:
         with self._guard:
             if self._is_closed:
                 return
-            with self._alone():
-                try:
-                    self._check(path, len(data))
-                    self._make_way(path)
-                    folder, name = self._destination(path, lambda there: self._tree.holds(there, data))
-                    if name and not self._is_continued(
-                        path, mode, len(data), lambda size, at: data[at : at + size], mtime
-                    ):
-                        self._write_file(folder, name, mode, data, mtime)
-                except RefusedFile as refusal:
-                    self._refuse(path, str(refusal))
-                    return
-            self._files += 1
-            self._bytes += len(data)
+            with self._alone(), self._refusing(path):
+                self._check(path, len(data))
+                self._make_way(path)
+                folder, name = self._destination(path, lambda there: self._tree.holds(there, data))
+                if name and not self._is_continued(path, mode, len(data), lambda size, at: data[at : at + size], mtime):
+                    self._write_file(folder, name, mode, data, mtime)
+                self._files += 1
+                self._bytes += len(data)
 
     def _write_file(self, folder: str, name: str, mode: int, data: bytes, mtime: int | None) -> None:
         fd = self._create(folder, name, mode)
@@ -335,12 +329,10 @@ class OutputFolder:
         with self._guard:
             if self._is_closed:
                 return
-            try:
+            with self._refusing(path):
                 self._check(path, 0)
                 self._make_way(path, is_folder=True)
                 set_time(self._tree.folder(path), mtime)
-            except RefusedFile as refusal:
-                self._refuse(path, str(refusal))
 
     def add_link(self, path: str, text: str) -> None:
         """Make a link that stays within the output directory. Any other link is recorded in `refused`.
@@ -351,18 +343,14 @@ class OutputFolder:
         with self._guard:
             if self._is_closed:
                 return
-            with self._alone():
-                try:
-                    self._check(path, 0)
-                    self._make_way(path)
-                    self._tree.check_link(path, text)
-                    folder, name = self._destination(path, lambda there: self._tree.says(there, text))
-                    if name:
-                        self._make_link(folder, name, text)
-                except RefusedFile as refusal:
-                    self._refuse(path, str(refusal))
-                    return
-            self._files += 1
+            with self._alone(), self._refusing(path):
+                self._check(path, 0)
+                self._make_way(path)
+                self._tree.check_link(path, text)
+                folder, name = self._destination(path, lambda there: self._tree.says(there, text))
+                if name:
+                    self._make_link(folder, name, text)
+                self._files += 1
 
     def _make_link(self, folder: str, name: str, text: str) -> None:
         above = self._tree.folder(folder)
@@ -373,6 +361,14 @@ class OutputFolder:
             if error.errno in OURS:
                 raise
             raise RefusedFile(error.strerror or "cannot be made") from None
+
+    @contextlib.contextmanager
+    def _refusing(self, path: str) -> Iterator[None]:
+        """Record a RefusedFile of the body in `refused`."""
+        try:
+            yield
+        except RefusedFile as refusal:
+            self._refuse(path, str(refusal))
 
     def _refuse(self, path: str, why: str) -> None:
         # What came early under this name is not among the files of the end.
@@ -438,10 +434,8 @@ class OutputFolder:
         """
         with self._guard:
             if not self._is_closed:
-                try:
+                with self._refusing(f"{OWN}/synced"):
                     self._synced.finish(self._came)
-                except RefusedFile as refusal:
-                    self._refuse(f"{OWN}/synced", str(refusal))
                 self._came.clear()
 
     def _make_way(self, path: str, *, is_folder: bool = False) -> None:

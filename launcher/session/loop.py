@@ -42,7 +42,7 @@ def drive(session: RunSession, sources: Iterable[Source], task: Any, *, detach: 
         ):
             # Each config is pickled once, and journalled as what is sent.
             made = [session.setup.job(num, task, *one) for num, one in enumerate(sources, session.next_num)]
-            session.submit_made(made)
+            session.submit_made(made, is_complete=True)
             sources = ()
         blobs = run_record.planned_blobs(session.next_num, sources, session.setup.pickler.dumps_here)
         session.engine.record(meta={"total": total}, blobs=blobs)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from launcher import events
-from launcher.engine.scheduling.scheduler import HostPhase
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import RunError
 from launcher.results.job_returns import load_returned
 from launcher.runs import ownership

@@ -470,8 +470,12 @@ class RunSession:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def submit_made(self, queued: Sequence[QueuedJob], is_cut: Callable[[], bool] = lambda: False) -> list[Job[Any]]:
+    def submit_made(
+        self, queued: Sequence[QueuedJob], is_cut: Callable[[], bool] = lambda: False, *, is_complete: bool = False
+    ) -> list[Job[Any]]:
         """Give the next jobs to the engine, all or none. Waits while very many are under way, or until the wait is stopped.
+
+        `is_complete`: the run gets no others.
 
         Raises:
             SessionError: the run takes no jobs any more.
@@ -482,7 +486,11 @@ class RunSession:
             )
         jobs = {one.num: self.new_job(one.num) for one in queued}
         self.unfinished.update(jobs)
-        if not self.engine.submit(queued, lambda: is_cut() or self.engine.crash is not None or self.is_detached):
+        if not self.engine.submit(
+            queued,
+            lambda: is_cut() or self.engine.crash is not None or self.is_detached,
+            is_complete=is_complete,
+        ):
             for num in jobs:
                 del self.unfinished[num]
             raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launcher.engine.scheduling.scheduler import Policies
+from launcher.engine.scheduling.policies import Policies
 from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
 from remote_agent.callbacks.composite import Callbacks

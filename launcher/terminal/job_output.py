@@ -15,7 +15,7 @@ from launcher.results.owners import own_folder
 from launcher.util.untrusted_files import read_regular
 
 if TYPE_CHECKING:
-    from launcher.agents.query import AgentQuery
+    from launcher.agents.queries.query import AgentQuery
     from launcher.runs.index import Entry
     from launcher.runs.journal import JournalReader
     from launcher.runs.status import JobStatusLine
@@ -84,12 +84,19 @@ class JobOutput:
         #: The local files have more than what was read last.
         self.has_more = False
 
+    @property
+    def job(self) -> str:
+        """The job as a command takes it: RUN#NUM."""
+        return f"{self._entry.run}#{self._num}"
+
     def _look_up(self) -> JobStatusLine:
         from launcher.runs.status import read_jobs
 
         found = read_jobs(self._reader, self._num)
         if not found:
-            raise UsageError(f"run {self._entry.run} has no job {self._num}")
+            raise UsageError(
+                f"run {self._entry.run} has no job {self._num}; 'launcher show {self._entry.run} --all' lists those that it has"
+            )
         return found[0]
 
     def read(self) -> dict[str, bytes]:
@@ -145,7 +152,7 @@ class JobOutput:
             return said
 
     def _reach(self) -> AgentQuery | None:
-        from launcher.agents.query import AgentQuery
+        from launcher.agents.queries.query import AgentQuery
         from launcher.runs import ownership
         from launcher.runs import record as run_record
 

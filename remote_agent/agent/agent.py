@@ -42,10 +42,10 @@ from remote_agent.protocol.messages import Finish, Hello
 from remote_agent.shared.disk import remove_tree
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import Folders, boot_id
-from remote_agent.system.private_files import make_private_folder
+from remote_agent.system.private_files import SpoolError, make_private_folder
 from remote_agent.system.processes import kill_whole
 
-__all__ = ["Agent", "log_crash"]
+__all__ = ["Agent", "log_crash", "remove_spool"]
 
 #: The agent ends after this many seconds without a controller and without work. Its spool stays.
 IDLE_EXIT = 120.0
@@ -112,6 +112,10 @@ class Agent:
         self.running.on_end = self.reaper.ended
         self.reaper.on_over = self.delivery.send_outputs
         zygotes.listener = self.reaper
+        self.delivery.is_idle = lambda: not attempts.has_active and not self.queue
+        self.delivery.running_since = lambda: min(
+            (one.started_at or time.time() for one in attempts.active()), default=time.time()
+        )
         controller.on_query = Queries(paths, attempts).answer
         for note in logout_notes:
             controller.note_logout(note)
@@ -319,17 +323,31 @@ class Agent:
                 if self._leaves_fork_server:
                     # Otherwise the one that this agent was forked from waits on.
                     leave_fork_server(where.cache, self.paths.bundle, self.zygotes.warm_seconds())
-            self.zygotes.keep_code()
-            try:
-                remove_tree(where.spool)
-            except OSError:
-                traceback.print_exc()
+            remove_spool(where.spool, self.zygotes)
             if where.runtime != where.spool:
                 shutil.rmtree(where.runtime, ignore_errors=True)
             try:
                 os.rmdir(os.path.dirname(where.spool))
             except OSError:
                 pass  # another host entry of the same run has its spool next to ours
+
+
+def remove_spool(spool: str, zygotes: Zygotes) -> None:
+    """Remove the spool of a run that is over, but for files that jobs have left beside their code, and leave the code to later runs."""
+    try:
+        zygotes.left.set_aside()
+    except OSError:
+        traceback.print_exc()
+        return  # nothing is removed, because these files may have no other copy
+    zygotes.keep_code()
+    try:
+        remove_tree(spool)
+    except OSError:
+        traceback.print_exc()
+    try:
+        zygotes.left.put_back()
+    except (OSError, SpoolError):
+        traceback.print_exc()
 
 
 def log_crash(path: str) -> None:

@@ -23,7 +23,7 @@ from remote_agent.agent.environments.fetched_pythons import FetchedPythons
 from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.resources.gpu_listing import list_gpus
-from remote_agent.agent.spool.code_tree import trees_folder
+from remote_agent.agent.spool.code.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.agent.use_listing import ClusterStates, UseListing
 from remote_agent.protocol import wire
@@ -34,7 +34,7 @@ from remote_agent.system.gpu_lease import covers_host
 from remote_agent.system.host import boot_id, roots, runtime_folder_of
 from remote_agent.system.private_files import make_private_folder
 from remote_agent.system.processes import memory_of
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting.warm_store import WarmStore
 
 __all__ = ["Cleaning", "serve_cleaning"]
 

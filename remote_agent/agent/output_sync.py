@@ -20,7 +20,7 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.messages import Pong
 from remote_agent.system.background import BackgroundThread
 
-__all__ = ["OutputSync"]
+__all__ = ["OutputSync", "ReadLimit"]
 
 #: Bytes of a batch: at first, and the bounds between which the answers of the controller move it.
 _BATCH, _LEAST, _MOST = 1 << 16, 1 << 14, 1 << 20
@@ -30,6 +30,16 @@ _APART = 0.1
 _QUICK, _SLOW = 0.25, 0.5
 #: Pings from this number on follow batches. Those of a link never get so high.
 _FIRST_PING = 1 << 41
+
+
+class ReadLimit:
+    """How much of its time this process may spend on reading from a disk. This one is for a disk of its own: as much as it likes."""
+
+    #: When the next batch may be read.
+    free_at = 0.0
+
+    def read(self, begun: float, ended: float) -> None:
+        """Record that a batch was read. Times are monotonic."""
 
 
 class _Pass(NamedTuple):
@@ -45,6 +55,7 @@ class OutputSync:
     Args:
         active: the attempts that run.
         folder_of: the folder of one; None if its files are not sent.
+        limit: of reading from their disk.
     """
 
     def __init__(
@@ -53,7 +64,10 @@ class OutputSync:
         folder_of: Callable[[Attempt], Optional[str]],
         controller: Controller,
         make_thread: Callable[[], BackgroundThread],
+        limit: Optional[ReadLimit] = None,
     ) -> None:
+        self._limit = limit if limit is not None else ReadLimit()
+        self._took = 0.0, 0.0
         self._active = active
         self._folder_of = folder_of
         self._controller = controller
@@ -88,7 +102,9 @@ class OutputSync:
             self._start_over(link)
         if link is None or link is not self._link or link.sync is None:
             return
-        if self.is_reading or self._sent_at is not None or now < self._not_before or link.outbox:
+        if self.is_reading or self._sent_at is not None or link.outbox:
+            return
+        if now < max(self._not_before, self._limit.free_at):
             return
         if self._pass is None and not self._due and now >= self._next:
             self._next = now + link.sync.every
@@ -137,14 +153,17 @@ class OutputSync:
     def _read(self, current: _Pass, size: int) -> None:
         """Read a batch; in the thread. It is empty when the look is over."""
         self._batch = []
+        begun = time.monotonic()
         for piece in current.pieces:
             self._batch.append(piece)
             size -= len(piece.frame)
             if size <= 0:
-                return
+                break
+        self._took = begun, time.monotonic()
 
     def _read_done(self, current: _Pass, error: Optional[BaseException]) -> None:
         self.is_reading = False
+        self._limit.read(*self._took)
         batch, self._batch = self._batch, []
         link = self._controller.link
         if link is None or link is not self._link:

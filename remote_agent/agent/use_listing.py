@@ -10,8 +10,8 @@ from typing import Any, Callable, Dict, Iterable, List, Tuple
 from remote_agent.agent.spool.log import scan
 from remote_agent.agent.spool.other_runs import is_running
 from remote_agent.system.host import usable_cpus
-from remote_agent.system.inherited import free_memory
 from remote_agent.system.resources import memory_here
+from remote_agent.system.waiting.inherited import free_memory
 
 __all__ = ["ClusterStates", "UseListing"]
 

@@ -14,6 +14,7 @@ from typing import List, Optional, Protocol, Tuple
 
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import FromJob, Start
+from remote_agent.shared.descriptors import MOST, receive_with_fds
 from remote_agent.shared.disk import sync_fd, sync_file
 
 __all__ = ["INLINE", "FrameSink", "JobChannel", "move_high", "private_opener"]
@@ -21,8 +22,6 @@ __all__ = ["INLINE", "FrameSink", "JobChannel", "move_high", "private_opener"]
 #: A result of up to this many bytes is sent in its frame.
 INLINE = 1 << 20
 #: Room for the descriptors that come with a worker's next job: as many as one message can bring.
-_CONTROL_BUFFER = socket.CMSG_SPACE(253 * array.array("i").itemsize)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _IDLE = wire.encode({"t": "idle"})
 
 
@@ -113,12 +112,9 @@ class JobChannel:
             sock.sendall(_IDLE)
             job = None
             while job is None:
-                data, ancillary, _, _ = sock.recvmsg(1 << 18, _CONTROL_BUFFER, _CLOEXEC)
+                data, _ = receive_with_fds(sock, 1 << 18, MOST, fds)
                 if not data:
                     return None
-                for level, kind, content in ancillary:
-                    if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                        fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
                 for frame in self._decoder.feed(data):
                     header = frame.header
                     if header["t"] == "fork":

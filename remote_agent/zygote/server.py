@@ -20,8 +20,7 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Optional, Type
 
 from remote_agent.job_process import process, shutdown
 from remote_agent.job_process.run import ImportedAgain
@@ -34,6 +33,7 @@ from remote_agent.protocol.messages import FromZygote, Imported, Ready, Start
 from remote_agent.protocol.result_parts import NO_PARTS, SAME
 from remote_agent.protocol.specs.job import EpilogueSpec
 from remote_agent.protocol.specs.zygote import ZygoteSpec
+from remote_agent.shared.descriptors import MOST, receive_with_fds
 from remote_agent.shared.failure import error_of_exception, safe_text
 from remote_agent.zygote.child import run_child
 from remote_agent.zygote.imports.preload import Preloaded, UnfitSpare, preload
@@ -48,9 +48,6 @@ __all__ = ["Zygote", "main"]
 
 #: The job's socket and its streams. The descriptors of its GPUs come after them.
 _FDS_PER_FORK = 3
-#: As many descriptors as one message can bring.
-_CONTROL_BUFFER = socket.CMSG_SPACE(253 * array.array("i").itemsize)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def main(fd: int, bundle: str, rest: List[str]) -> int:
@@ -218,7 +215,7 @@ class Zygote:
         self._warm_up_payload = b""
         self._forks = 0
         self._decoder = wire.Decoder()
-        self._fds: Deque[int] = deque()
+        self._fds = array.array("i")
         self._children: Dict[int, str] = {}
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -249,7 +246,7 @@ class Zygote:
         self._has_agent = False
         self._sock.close()
         while self._fds:
-            os.close(self._fds.popleft())
+            os.close(self._fds.pop())
 
     def _send(self, header: FromZygote) -> None:
         if not self._has_agent:
@@ -262,15 +259,10 @@ class Zygote:
     def _receive(self) -> bool:
         """Handle what the agent sent. Returns False if it is gone."""
         try:
-            data, ancillary, flags, _ = self._sock.recvmsg(1 << 18, _CONTROL_BUFFER, _CLOEXEC)
+            data, has_lost = receive_with_fds(self._sock, 1 << 18, MOST, self._fds)
         except OSError:
             return False
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-                self._fds.extend(fds)
-        if flags & socket.MSG_CTRUNC:
+        if has_lost:
             raise RuntimeError("descriptors of a job were lost on the way (has the limit of open files been reached?)")
         if not data:
             return False
@@ -278,7 +270,7 @@ class Zygote:
             header = frame.header
             if header["t"] not in ("fork", "epilogue"):
                 raise wire.ProtocolError("unknown", "message {!r} is not for a zygote".format(header["t"]))
-            fds_of_job = [self._fds.popleft() for _ in range(_FDS_PER_FORK + header["leases"])]
+            fds_of_job = [self._fds.pop(0) for _ in range(_FDS_PER_FORK + header["leases"])]
             try:
                 self._fork(header, frame.payload, fds_of_job)
             finally:

@@ -18,9 +18,10 @@ from typing import Dict, Optional, Tuple
 
 from remote_agent.protocol import wire
 from remote_agent.protocol.specs.warm import WarmSpec
-from remote_agent.system.inherited import FREE_MEMORY, free_memory
-from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of
-from remote_agent.system.warm_store import WarmRecord, WarmStore, peer_of
+from remote_agent.shared.descriptors import receive_with_fds
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.waiting.loaded_files import Stamp, changed_of, loaded_files, stamps_of
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore, peer_of
 from remote_agent.zygote.imports.preload import Preloaded, import_ahead
 from remote_agent.zygote.imports.prepare import why_not_forkable
 from remote_agent.zygote.warm_up import warm_up
@@ -34,7 +35,6 @@ _IMPORTS = 300.0
 _PATIENCE = 10.0
 #: Seconds between two looks whether it may wait on.
 _LOOK_EVERY = 5.0
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class _Ended(Exception):
@@ -164,9 +164,7 @@ def _receive(sock: socket.socket, fds: "array.array[int]") -> Optional[wire.Fram
     """Receive one frame and its descriptors; None if the other side is gone."""
     decoder = wire.Decoder()
     while True:
-        data, ancillary, _, _ = sock.recvmsg(1 << 18, socket.CMSG_SPACE(4), _CLOEXEC)
-        for _, _, content in ancillary:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        data, _ = receive_with_fds(sock, 1 << 18, 1, fds)
         if not data:
             return None
         frames = decoder.feed(data)

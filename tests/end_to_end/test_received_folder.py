@@ -505,7 +505,8 @@ def _uglify_hooks(envelope: str) -> Any:
 
 def test_a_received_journal_gives_clean_errors_in_python(made: Path, run: Run, tmp_path: Path) -> None:
     """A script gets no escape sequences either: not in the error, in what it raises, or in the hooks."""
-    from launcher.results.job_returns import Decoder, load_returned, make_job_return
+    from launcher.results.decoding import Decoder
+    from launcher.results.job_returns import load_returned, make_job_return
     from launcher.runs.journal import JournalReader, Returned
 
     _copied(made, tmp_path / "ours")

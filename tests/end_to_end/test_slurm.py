@@ -11,7 +11,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.query import AgentQuery
 from launcher.doctor import StepOutcome, examine
 from launcher.hosts.host_spec import HostSpec
 from launcher.options import LaunchConf
@@ -165,6 +165,22 @@ def test_what_slurm_will_never_start_fails_by_name(cluster: SlurmCluster, tmp_pa
     run = FaultyRun(tmp_path / "other").start(load_app().quick, 2, [login(cluster, partition="absent")])
     assert all("invalid partition" in one.error.message.lower() for one in run.finish(_LONG))
     assert lines(cluster.login, "ran") == []
+    check_nothing_left(cluster)
+
+
+def test_more_nodes_than_the_cluster_has_fail_by_name(cluster: SlurmCluster, tmp_path: Path):
+    """Only the jobs that need them. The others run, each in an allocation of its own."""
+    app = load_app()
+    with launcher.Session.open(hosts=[login(cluster)], folder=tmp_path / "out") as session:
+        large = session.submit(app.quick, {"num": 0}, resources={"nodes": 9})
+        small = session.submit(app.quick, {"num": 1})
+        assert small.result(_LONG) == 10
+        error = large.job_return(_LONG).error
+    assert error is not None
+    assert error.kind == "host"
+    assert "9 nodes" in error.message
+    assert "PartitionConfig" in error.message
+    assert lines(cluster.login, "ran") == ["1"]
     check_nothing_left(cluster)
 
 

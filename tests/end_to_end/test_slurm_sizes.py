@@ -15,6 +15,7 @@ from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.gpus import TOOL, FalseGpus
 from tests.hosts.slurm import SlurmCluster, ports_in_a_row, running_cluster
 from tests.remote_agent.agents import wait_until
+from tests.requirements import need_programs
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -115,3 +116,17 @@ def test_a_sweep_over_what_jobs_need(tmp_path: Path):
         )
         assert len(set(cluster.ask("squeue -h -r -t all -o %F").split())) == 4
         check_nothing_left(cluster)
+
+
+def test_mpi(cluster: SlurmCluster, tmp_path: Path):
+    """`mpirun` in a job of two nodes starts a rank for each task, on both nodes, and they reach each other."""
+    need_programs("mpirun")
+    # The nodes here have one name and one /dev/shm, so ranks of different nodes must not take that for their own node's.
+    config = {"command": ["mpirun", "--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo"]}
+    found = launcher.run(
+        "tests.mpi_task:train", config, host=login(cluster), resources={"nodes": 2, "tasks": 4}, folder=tmp_path / "out"
+    ).return_value
+    assert [one.partition(" ")[0] for one in found] == ["0/4", "1/4", "2/4", "3/4"]
+    assert {one.rpartition(" ")[2] for one in found} == {"1111"}
+    assert len({one.split()[2] for one in found}) == 2
+    check_nothing_left(cluster)

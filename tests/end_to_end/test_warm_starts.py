@@ -17,7 +17,7 @@ import pytest
 from launcher.demo.server import DemoServer, processes_with
 from remote_agent.agent.zygotes.warm import NO_WARM, SUBMITTERS
 from remote_agent.system.processes import is_alive
-from remote_agent.system.warm_store import WarmRecord
+from remote_agent.system.waiting.warm_store import WarmRecord
 from tests.remote_agent.agents import wait_until
 
 pytestmark = [

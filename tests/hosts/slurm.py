@@ -37,6 +37,9 @@ class SlurmCluster:
         values = {"NODES": _NODES, "PORT": first_port + 1, **settings}
         assert int(values["NODES"]) <= _MOST_NODES
         variables = " ".join(f"{name}={value}" for name, value in values.items())
+        if settings.get("DBD"):
+            # MariaDB does not run as root.
+            self._run("id mysql || useradd --system --no-create-home mysql")
         self._run(f"mkdir -p {_FOLDER} && env {variables} bash /run/slurm_up.sh up {_FOLDER}")
         # Slurm's programs look there, so that no login needs a variable.
         self._run(f"mkdir -p /etc/slurm && ln -s {_FOLDER}/slurm.conf /etc/slurm/slurm.conf")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from launcher import doctor, events
-from launcher.agents.gpus import GpuList
+from launcher.agents.queries.gpus import GpuList
 from launcher.cli import main as cli
 from launcher.demo.server import DemoServer
 from launcher.doctor import Step, StepOutcome, examine

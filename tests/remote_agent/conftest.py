@@ -28,13 +28,13 @@ from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 
 from launcher.bootstrap import bundle as agent_bundle
-from remote_agent.agent.zygotes.client import send_with_fds
 from remote_agent.hydra.compat import minimal_hydra_node
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 from remote_agent.protocol.specs.job import EpilogueSpec, ForkSpec
+from remote_agent.shared.descriptors import send_with_fds
 from tests.specs import job_spec, zygote_spec
 
 _PATIENCE = 30.0

@@ -10,8 +10,10 @@ from typing import Any
 from launcher import events
 from launcher.agents import facts
 from launcher.engine.decider import Decider
+from launcher.engine.scheduling.policies import Policies
 from launcher.engine.scheduling.scheduler import Scheduler
 from launcher.engine.scheduling.state import UnfinishedJob
+from launcher.engine.scheduling.time_limits import TimeLimits
 from remote_agent.job import JobError
 from remote_agent.protocol.specs.resources import Resources
 from remote_agent.shared.room import Admission
@@ -32,6 +34,12 @@ class ForgetsFencing(Scheduler):
 class GivesUpAtOnce(Scheduler):
     """Takes a link that is gone for a host that is lost."""
 
+    def __init__(self, hosts: list[str], policies: Policies | None = None) -> None:
+        super().__init__(hosts, policies)
+        self._limits = _WithoutPatience(self, self.policies)
+
+
+class _WithoutPatience(TimeLimits):
     def _patience(self) -> float:
         return 0.0
 

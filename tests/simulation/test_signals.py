@@ -122,7 +122,7 @@ class Engine:
         self.is_running = True
         self.world.step("start")
 
-    def submit(self, jobs: Any, is_stopped: Any) -> bool:
+    def submit(self, jobs: Any, is_stopped: Any, *, is_complete: bool = False) -> bool:
         """Take jobs."""
         self.submitted += len(jobs)
         self.running += [job.num for job in jobs]

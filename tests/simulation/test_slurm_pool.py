@@ -109,6 +109,6 @@ def test_a_job_is_read_as_it_was_put_in():
     disk = LateDisk(random.Random(2), faults=0.0)
     pool = Pool(SharedFiles("/run", "one", Machine(disk)), "one")
     spec = job_spec().to_json()
-    pool.put("default", "3.1", {"t": "job", "spec": spec, "payload_blob": None}, b"payload")
+    pool.put("default", "3.1", {"t": "job", "spec": spec, "payload_blob": None, "last": False}, b"payload")
     found = pool.job("default", "3.1")
-    assert found == Frame({"t": "job", "spec": spec, "payload_blob": None}, b"payload")
+    assert found == Frame({"t": "job", "spec": spec, "payload_blob": None, "last": False}, b"payload")

@@ -18,7 +18,9 @@ from launcher.agents import facts
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import HostUnreachable, JournalError
 from launcher.runs.journal import Returned
 from remote_agent.protocol.envelope import Envelope
@@ -183,7 +185,7 @@ class SimSession:
         if self.link is not None:
             self.link.to_host(name, content)
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
         """Send a job."""
         if payload != f"payload {spec.num}".encode():
             raise Violation("payload", f"{spec.attempt_id} is sent with {payload!r}")

@@ -61,6 +61,16 @@ def test_former_names_lead_to_what_is_there_now() -> None:
     assert _found("remote_agent.callback:Callback") is launcher.Callback
 
 
+def test_old_pickles_find_former_places_without_this_project_having_been_imported() -> None:
+    """A user's own `pickle.load` in a fresh process: no unpickler of ours is asked."""
+    old = b"clauncher.late_config\nmade_now\n(cremote_agent.callback\nCallback\ntR."
+    program = f"import pickle; print(pickle.loads({old!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=PAGE.parents[1], check=False
+    )
+    assert done.stdout.strip() == "<class 'remote_agent.Callback'>", done.stderr
+
+
 @pytest.mark.parametrize("version", EACH)
 def test_what_was_stored_has_names_of_the_page(version: str) -> None:
     """In pickles, also within pickles, and in text: journals, spools, files of jobs."""

@@ -40,7 +40,7 @@ def cancel(
     verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
 ) -> None:
-    """Cancel RUN, or the one job RUN#NUM: jobs get SIGTERM, their end hooks fire, their JobReturns say `cancelled`."""
+    """Cancel RUN, or the one job RUN#NUM: jobs get SIGTERM, their end hooks fire, and they count as `cancelled`."""
     from launcher.runs import index, ownership
     from launcher.runs import status as run_status
 
@@ -61,14 +61,20 @@ def _check(reference: RunReference) -> None:
 
     status = read_status(reference.entry)
     if status.state in ("completed", "failed", "interrupted"):
-        raise UsageError(f"run {status.run} has ended: {status.completed} completed, {status.failed} failed")
+        raise UsageError(
+            f"run {status.run} has ended, so there is nothing to cancel: {status.completed} completed, {status.failed} failed"
+        )
     if reference.num is None:
         return
     with JournalReader(reference.entry.journal) as reader:
         if reader.job_without_payload(reference.num) is None:
-            raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
+            raise UsageError(
+                f"run {status.run} has no job {reference.num}; 'launcher show {status.run} --all' lists those that it has"
+            )
         if reader.returned(reference.num) is not None:
-            raise UsageError(f"job {reference.num} of run {status.run} has returned already")
+            raise UsageError(
+                f"job {reference.num} of run {status.run} has returned already, so there is nothing to cancel; 'launcher show {status.run}#{reference.num}' shows it"
+            )
 
 
 def _ask(reference: RunReference, kill: bool, out: Output) -> None:
@@ -98,7 +104,8 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
             if time.monotonic() > deadline:
                 raise RunError(
                     f"run {entry.run}: its controller ({run_status.driver(entry.folder) or 'it has ended'}) did not answer within "
-                    f"{_PATIENCE:.0f} s; check whether that process is stopped. When it has ended, cancel again"
+                    f"{_PATIENCE:.0f} s. The request stays, and is done when the process goes on. If it is stopped, let it go on with "
+                    "`kill -CONT PID`. If it has ended, cancel again"
                 )
             threading.Event().wait(0.1)
 
@@ -115,7 +122,8 @@ def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bo
             session.cancel_run(_WHY, kill=kill)
         elif not session.cancel_job(num, _PATIENCE + float(setup.options.grace)):
             out.people.write(
-                f"job {num}: its host could not be reached; the job is cancelled when the run is resumed\n"
+                f"job {num}: its host could not be reached, so the job may still run there; when the host can be reached, "
+                f"'launcher attach {entry.run}' cancels it\n"
             )
 
     resume_session(entry, setup, record, drive, out, verbose=verbose, quiet=quiet)

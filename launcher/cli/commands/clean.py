@@ -12,8 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments
-from launcher.cli import options as opt
+from launcher.cli import arguments, flags
 from launcher.cli.parameters import Option
 from launcher.cli.past_hosts import ask, ask_each, hosts_to_ask, labels
 from launcher.errors import LauncherError, UsageError
@@ -25,13 +24,17 @@ __all__ = ["clean"]
 
 _OlderThan = Annotated[
     str,
-    Option("--older-than", metavar="DURATION", help="Only what has not changed for this time: 0, 90, 30m, 2h, 7d."),
+    Option(
+        "--older-than",
+        metavar="DURATION",
+        help="Remove only what has not changed for this time: 0, 90 (seconds), 30m, 2h, 7d.",
+    ),
 ]
 _Yes = Annotated[bool, Option("--yes", "-y", help="Remove without asking.")]
 _DryRun = Annotated[bool, Option("--dry-run", help="Show what would be removed, and remove nothing.")]
 _Force = Annotated[
     bool,
-    Option("--force", help="Also remove spools with results that nobody has collected. These results are lost."),
+    Option("--force", help="Also remove results that nobody has collected. They are lost then."),
 ]
 _KINDS = {
     "spool": "spools of runs",
@@ -76,7 +79,7 @@ class _Host:
         }
 
 
-@opt.takes_options("hosts", "hosts_file", "workdir", hosts="all that your runs used")
+@flags.takes_options("hosts", "hosts_file", "workdir", hosts="all that your runs used")
 def clean(
     older_than: _OlderThan = "1d",
     is_yes: _Yes = False,
@@ -85,9 +88,9 @@ def clean(
     is_json: arguments.Json = False,
     **given: Any,
 ) -> None:
-    """Show what runs left on hosts (spools, agents, cached code, environments, waiting interpreters), and remove it when you agree.
+    """Show what runs left on hosts (results, files, agents, cached code, environments, waiting processes), and remove it when you agree.
 
-    Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
+    Without --host or --hosts, it looks on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.
     """
     from launcher.options.checks import parse_duration
@@ -119,7 +122,7 @@ def clean(
     elif is_removing:
         _print_removed(found)
     if found and all(one.error for one in found):
-        raise LauncherError("no host could be reached")
+        raise LauncherError("no host could be reached; 'launcher doctor HOST' says why, step by step")
 
 
 def _survey(host: _Host) -> None:
@@ -151,9 +154,13 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
         if item["kind"] == "warm":
             host.chosen.append(item)  # it is only for speed, and may go at any time
         elif users:
-            host.kept.append((item["id"], f"jobs of run {users[0]} may still run in it"))
+            host.kept.append(
+                (item["id"], f"jobs of run {users[0]} may still run in it; when that run is over, clean again")
+            )
         elif item.get("is_running") or (item["kind"] not in ("spool", "environment") and is_running):
-            host.kept.append((item["id"], "an agent is running on the host"))
+            host.kept.append(
+                (item["id"], "an agent is running on the host, and may need it; when its run is over, clean again")
+            )
         elif left and not is_forced:
             host.kept.append(
                 (
@@ -162,7 +169,7 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
                 )
             )
         elif item["changed"] > before:
-            host.kept.append((item["id"], "it has changed recently; see --older-than"))
+            host.kept.append((item["id"], "it has changed less than --older-than ago; --older-than 0 removes it, too"))
         else:
             host.chosen.append(item)
 

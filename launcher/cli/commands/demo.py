@@ -22,7 +22,7 @@ def demo(
 
     kept = Path(folder).absolute() if folder is not None else None
     if kept is not None and kept.exists() and any(kept.iterdir()):
-        raise UsageError(f"--folder: {kept} is not empty")
+        raise UsageError(f"--folder: {kept} is not empty; name a new folder, or an empty one")
 
     def say(line: str) -> None:
         sys.stdout.write(line + "\n")

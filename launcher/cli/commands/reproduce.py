@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Exit, Option
 from launcher.errors import UsageError
 from launcher.util.text.terminal_text import clean, clean_line
@@ -46,7 +45,7 @@ _Folder = Annotated[
 ]
 
 
-@opt.takes_options("hosts", "hosts_file", "python", "timeout", "results", "allow_types", results="safe")
+@flags.takes_options("hosts", "hosts_file", "python", "timeout", "results", "allow_types", results="safe")
 def reproduce(
     target: _Target,
     app: _App = None,
@@ -67,7 +66,7 @@ def reproduce(
     policy = given["results"] or "safe"
     if is_pdb and (given["hosts"] or given["hosts_file"]):
         raise UsageError("--pdb runs the job on this machine; leave --host and --hosts out")
-    options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=arguments.values(env))
+    options = flags.conf({**given, "results": policy}).replaced(live=not is_json, env=arguments.values(env))
     with output(is_json) as out, EarlyConnections.begin(None, options) as early:
         from launcher.display.tally import Tally
         from launcher.reproduce.reproduce import reproduce as run_again

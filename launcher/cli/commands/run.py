@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from launcher.cli import arguments
-from launcher.cli import options as opt
+from launcher.cli import arguments, flags
 from launcher.cli.parameters import Argument, CommandName, Exit, Option
 from launcher.cli.runner import output as open_output
 from launcher.cli.runner import plan_app, run_app
@@ -26,7 +25,7 @@ _App = Annotated[
 _Overrides = Annotated[
     list[str] | None,
     Argument(
-        metavar="OVERRIDES",
+        metavar="OVERRIDES...",
         help="Overrides in Hydra's grammar: lr=0.1 +new=1 ~gone; in a sweep lr=0.1,0.2 or lr=range(1,5).",
         show_default=False,
     ),
@@ -47,7 +46,7 @@ _ConfigName = Annotated[
         "--config-name",
         "-cn",
         metavar="NAME",
-        help="The config to compose (default: that of the app, else the overrides alone).",
+        help="The config to compose (default: the one that the app names, else the overrides alone).",
         show_default=False,
     ),
 ]
@@ -71,13 +70,13 @@ _Folder = Annotated[
 ]
 _Detach = Annotated[
     bool,
-    Option("--detach", help="Exit when the hosts have all jobs; `launcher attach` collects their results."),
+    Option("--detach", help="Exit as soon as the hosts have all jobs. `launcher attach` collects the results."),
 ]
 _DryRun = Annotated[
     bool,
     Option(
         "--dry-run",
-        help="Check everything, show what would run where and what would be sent, and do none of it.",
+        help="Check everything, and show what would run where and what would be sent. Nothing is run or sent.",
     ),
 ]
 _Json = Annotated[
@@ -92,7 +91,7 @@ _Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and t
 _ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 
-@opt.takes_options()
+@flags.takes_options()
 def run(
     command: CommandName,
     app: _App,
@@ -109,13 +108,13 @@ def run(
     quiet: _Quiet = False,
     **given: Any,
 ) -> None:
-    """Run APP with a config that Hydra composes from OVERRIDES.
+    """Run APP: `run` runs one job, and `multirun` one job for each combination of OVERRIDES.
 
-    Options can be before or after APP; everything else after APP is an override. The standard input of a job is empty.
+    Hydra composes the config of each job. Options can be before or after APP. Everything else after APP is an override. The standard input of a job is empty.
     """
     mode = "RUN" if command == "run" else "MULTIRUN"
     with open_output(is_json) as out:
-        options = opt.conf(given)
+        options = flags.conf(given)
         from launcher.transports.early_connections import EarlyConnections
 
         with EarlyConnections() if detach or dry_run else EarlyConnections.begin(None, options) as early:

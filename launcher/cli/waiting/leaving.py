@@ -7,7 +7,6 @@ is made. At most two wait, one a session.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -16,10 +15,9 @@ from launcher.cli.waiting.client import PREFIX, STARTED, may_wait
 from launcher.cli.waiting.variables import at_start
 from launcher.util.user_folders import cache_folder
 from remote_agent.agent.zygotes.warm import why_none
-from remote_agent.system.inherited import FREE_MEMORY, free_memory
-from remote_agent.system.private_files import SpoolError, open_private
-from remote_agent.system.processes import birth
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.private_files import SpoolError
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 
 __all__ = ["MOST", "leave", "modules_of"]
 
@@ -73,7 +71,16 @@ def leave(idle: float) -> None:
         left = [record for record in others if record not in same]
         for record in [*same, *left[: max(0, len(left) + 1 - MOST)]]:
             store.end(record)
-        _start(store, session + os.urandom(4).hex(), idle, modules, needs_hydra)
+        name = session + os.urandom(4).hex()
+        told = repr((str(cache_folder()), name, idle, STARTED["path"], STARTED["facts"], modules))
+        store.start(
+            name,
+            [sys.executable, "-c", _PROGRAM],
+            at_start(os.environ),
+            told.encode("utf-8", "surrogatepass"),
+            idle=idle,
+            has_packages=needs_hydra,
+        )
     except (OSError, SpoolError):
         return  # nothing is lost: the next command starts by itself
 
@@ -94,31 +101,3 @@ def modules_of(imported: Iterable[str]) -> list[str]:
     """Return which of the modules that this command has imported the process imports, too."""
     ours = [name for name in imported if name.partition(".")[0] in _PACKAGES and not name.startswith("launcher.demo")]
     return list(dict.fromkeys([*_ALWAYS, *ours]))
-
-
-def _start(store: WarmStore, name: str, idle: float, modules: list[str], has_hydra: bool) -> None:
-    cache = os.path.dirname(store.root)
-    told = repr((cache, name, idle, STARTED["path"], STARTED["facts"], modules)).encode("utf-8", "surrogatepass")
-    log = open_private(store.path(name, ".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=at_start(os.environ),
-            cwd="/",
-        )
-    finally:
-        os.close(log)
-    try:
-        store.write(WarmRecord(name, process.pid, birth(process.pid), "", sys.executable, time.time(), idle, has_hydra))
-        assert process.stdin is not None
-        process.stdin.write(told)
-        process.stdin.close()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    # It is nobody's child when this command has ended.
-    process.returncode = 0

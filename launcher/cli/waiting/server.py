@@ -8,17 +8,14 @@ variables of which a Python is made. If anything that it has loaded changes on t
 
 from __future__ import annotations
 
-import array
-import ast
 import contextlib
-import gc
 import os
 import select
 import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 # Who checks types need not look at the rest for another system.
 assert sys.platform == "linux"
@@ -26,76 +23,50 @@ assert sys.platform == "linux"
 from launcher.cli.waiting.client import STARTED, facts, may_wait  # noqa: E402 - see above
 from launcher.cli.waiting.served import Request, hear, keep_company  # noqa: E402 - see above
 from launcher.cli.waiting.variables import at_start, import_recording  # noqa: E402 - see above
-from remote_agent.system.inherited import FREE_MEMORY, free_memory, inherited  # noqa: E402 - see above
-from remote_agent.system.loaded_files import Stamp, changed_of, loaded_files, stamps_of  # noqa: E402 - see above
-from remote_agent.system.warm_store import WarmStore, peer_of  # noqa: E402 - see above
+from remote_agent.system.waiting.forking import LOOK_EVERY, Asked, Forking, Refused  # noqa: E402 - see above
+from remote_agent.system.waiting.inherited import inherited  # noqa: E402 - see above
+from remote_agent.system.waiting.warm_store import WarmStore  # noqa: E402 - see above
 
-__all__ = ["Refused", "WaitingCommand", "main", "receive"]
+__all__ = ["WaitingCommand", "main"]
 
-#: Seconds for a command to say what it wants. It says it at once.
-_PATIENCE = 1.0
-#: Seconds between two looks whether it may wait on.
-_LOOK_EVERY = 5.0
-#: Bytes of a request, nearly all of which are variables.
-_LONGEST = 4 << 20
 #: stdin, stdout, stderr, and the pipe that is open as long as the command's own process lives.
 _FDS = 4
 _STREAMS = frozenset({"0", "1", "2"})
 _CLOEXEC_FLAG = 0o2000000
 
 
-class Refused(Exception):
-    """No process is forked for who has asked."""
-
-
-class Asked(NamedTuple):
-    """A request that is granted."""
-
-    request: Request
-    fds: list[int]
-    #: The process that has asked.
-    pid: int
-
-
-class WaitingCommand:
+class WaitingCommand(Forking):
     """The process.
 
     Args:
-        name: the name of its record and socket.
-        idle: for how many seconds it waits for the next command.
         path: `sys.path` of the commands that it serves.
         read: the variables that were read while the launcher was imported; None if all of them were.
     """
 
+    here = "machine"
+
     def __init__(
         self, store: WarmStore, name: str, idle: float, path: Sequence[str], read: frozenset[str] | None
     ) -> None:
-        self._store = store
-        self._name = name
-        self._idle = idle
+        super().__init__(store, name, idle)
         self._path = list(path)
         self._read = read
         #: Of all variables, those that Python and its libraries read before the first of our lines.
         self.variables = at_start(dict(os.environ))
-        self.stamps: dict[str, Stamp] = {}
 
     def wait(self) -> Request | None:
         """Wait and fork. Returns None at the end of the waiting, and, in each fork, what its command is."""
-        self.stamps = stamps_of(loaded_files())
         leader = os.pidfd_open(os.getsid(0))
-        gc.collect()
-        gc.freeze()
-        listener, inode = self._store.listen(self._name)
+        listener, inode = self.listen()
         own = os.getpid()
-        deadline = time.monotonic() + self._idle
+        deadline = time.monotonic() + self.idle
         try:
             while time.monotonic() < deadline:
                 why = self.why_end(inode)
                 if why:
                     print(f"the process ends: {why}", file=sys.stderr, flush=True)
                     return None
-                _reap()
-                left = max(0.0, min(deadline - time.monotonic(), _LOOK_EVERY))
+                left = max(0.0, min(deadline - time.monotonic(), LOOK_EVERY))
                 ready = select.select([listener.fileno(), leader], [], [], left)[0]
                 if leader in ready:
                     print("the process ends: its session has ended", file=sys.stderr, flush=True)
@@ -104,31 +75,21 @@ class WaitingCommand:
                     request = self._accept(listener, leader)
                     if request is not None:
                         return request
-                    deadline = time.monotonic() + self._idle
+                    deadline = time.monotonic() + self.idle
             return None
         finally:
             # A fork has closed both, and must not remove what is not its own.
             if os.getpid() == own:
                 listener.close()
                 os.close(leader)
-                self._store.remove(self._name)
-
-    def why_end(self, inode: int) -> str:
-        """Return why it must not wait on; empty if it may. `inode`: that of its socket."""
-        if self._store.inode(self._name) != inode:
-            return "its socket was removed"
-        if free_memory() < FREE_MEMORY:
-            return "the machine has too little free memory"
-        changed = changed_of(self.stamps)
-        return f"{changed[0]} has changed" if changed else ""
+                self.store.remove(self.name)
 
     def _accept(self, listener: socket.socket, leader: int) -> Request | None:
         """Serve one that has connected. Returns None, and, in the fork, what its command is."""
-        sock, _ = listener.accept()
+        sock = self.accept(listener)
         asked = None
         with sock:
             try:
-                sock.settimeout(_PATIENCE)
                 asked = self.granted(sock)
                 process = os.pidfd_open(asked.pid)
                 fork = os.fork()
@@ -151,20 +112,10 @@ class WaitingCommand:
         Raises:
             OSError, Refused: it may not.
         """
-        pid, uid = peer_of(sock)
-        if uid != os.geteuid():
-            raise Refused("another user has connected")
-        fds = array.array("i")
-        try:
-            request, told = receive(sock, fds)
-            if len(fds) != _FDS:
-                raise Refused("it did not send its descriptors")
-            self._check(request, told, pid)
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            raise
-        return Asked(request, list(fds), pid)
+        with self.asked(sock, _FDS, _read) as (told, fds, pid):
+            request, its_facts = told
+            self._check(request, its_facts, pid)
+        return Asked(request, fds, pid)
 
     def _check(self, request: Request, told: Any, pid: int) -> None:
         """Check that the process that asks would become what is forked here.
@@ -186,9 +137,7 @@ class WaitingCommand:
             raise Refused("it has other limits")
         if _open_files(proc) - _STREAMS:
             raise Refused("it was given more files than the three streams")
-        changed = changed_of(self.stamps)
-        if changed:
-            raise Refused(f"{changed[0]} has changed")
+        self.check_unchanged()
         if len(os.listdir("/proc/self/task")) != 1:
             raise Refused("there are threads")
 
@@ -230,40 +179,6 @@ def _open_files(proc: str) -> set[str]:
     return found
 
 
-def receive(sock: socket.socket, fds: array.array[int]) -> tuple[Request, Any]:
-    """Receive a request and its descriptors. Returns it with the facts of its Python.
-
-    Raises:
-        OSError: it does not arrive in time.
-        Refused: it is none.
-    """
-    data = b""
-    length = None
-    while length is None or len(data) < 8 + length:
-        part, ancillary, _, _ = sock.recvmsg(1 << 18, socket.CMSG_SPACE(_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC)
-        for _, _, content in ancillary:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-        if not part:
-            raise Refused("it has gone")
-        data += part
-        if length is None and len(data) >= 8:
-            length = _length(data[:8])
-    try:
-        return _read(ast.literal_eval(data[8 : 8 + length].decode("utf-8", "surrogatepass")))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise Refused("it asks for something else") from None
-
-
-def _length(text: bytes) -> int:
-    try:
-        length = int(text, 16)
-    except ValueError:
-        raise Refused("it asks for something else") from None
-    if not 0 <= length <= _LONGEST:
-        raise Refused("it asks for too much")
-    return length
-
-
 def _read(told: Any) -> tuple[Request, Any]:
     """Return the request that this is, and the facts of its Python.
 
@@ -285,13 +200,6 @@ def _rehearse_composing() -> None:
         from launcher.config.rehearsal import rehearse
 
         rehearse()
-
-
-def _reap() -> None:
-    """Take note of forks that have ended."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def main(cache: str, name: str, idle: float, path: Sequence[str], expected: object, modules: Sequence[str]) -> bool:

@@ -18,7 +18,8 @@ from launcher.serialization.modules import is_installed
 
 __all__ = ["explained", "explained_in_job", "why_it_stayed"]
 
-_MISSING = re.compile(r"No module named '([\w.]{1,200})'")
+#: Not where a module was found, and has no such name: it is no package, and nothing that could be sent is missing.
+_MISSING = re.compile(r"No module named '([\w.]{1,200})'(?!; '[\w.]{1,200}' is not a package)")
 _NOT_IN = re.compile(r"cannot import name '(\w{1,100})' from '([\w.]{1,200})'")
 #: The exceptions of an import that does not find something.
 _OF_IMPORTS = ("ModuleNotFoundError", "ImportError")

@@ -8,60 +8,23 @@ test can run ten thousand histories a minute.
 from __future__ import annotations
 
 import dataclasses
-import heapq
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from collections.abc import Iterator
 from typing import Any
 
 from launcher import events
 from launcher.engine.scheduling.placing import Placing
-from launcher.engine.scheduling.state import OVER, HostPhase, HostState, RunState, UnfinishedJob
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.state import OVER, HostPhase, RunState, UnfinishedJob
 from launcher.engine.scheduling.stealing import WorkStealing
+from launcher.engine.scheduling.time_limits import TimeLimits
 from launcher.events import Event
-from launcher.util.frozen import frozen
 from remote_agent.job import ResourcesUsed
 from remote_agent.protocol.report import Report
 from remote_agent.protocol.specs.resources import Resources, Room
 
-__all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
+__all__ = ["Scheduler"]
 
 _STOPPED = "stopped before it started"
-#: How many seconds an interrupted run waits for a host whose link is gone.
-_INTERRUPTED_PATIENCE = 30.0
-#: A link that brings nothing of a job counts as working after this many seconds (at most `host_loss_timeout`): a job may take hours.
-_WORKS_AFTER = 10.0
-
-
-@frozen
-class Policies:
-    """What to do when something fails.
-
-    Attributes:
-        retries: kind of error -> number of further attempts; `*` for every other kind.
-        on_host_loss: `wait` (for ever), `retry` (elsewhere, after host_loss_timeout) or `fail` (after it).
-        host_loss_timeout: seconds since a host's link last worked. Also how long the run waits for a host that is there but
-            cannot take jobs.
-        max_failures: after this many failed jobs, no further job starts, and running jobs are cancelled; None: no limit.
-        callbacks: name of each callback that hosts got -> whether it may stop the run. Reports of other callbacks are ignored.
-        slots: host -> its number of slots, if the user gave it. It is the most that the host gets.
-        job_limit: a job must have an outcome this many seconds after its start, whatever its host does; None: no limit.
-        end_limit: the same for a job that was asked to end, counted from that time.
-        kill_limit: the same for a job that was killed.
-    """
-
-    retries: dict[str, int] = field(default_factory=dict)
-    on_host_loss: str = "wait"
-    host_loss_timeout: float = 600.0
-    max_failures: int | None = None
-    callbacks: Callable[[], Mapping[str, bool]] = dict
-    slots: Mapping[str, int] = field(default_factory=dict)
-    job_limit: float | None = None
-    end_limit: float | None = None
-    kill_limit: float | None = None
-
-    def may_retry(self, kind: str, attempt: int) -> bool:
-        """Whether another attempt follows one that failed with an error of this kind."""
-        return attempt <= self.retries.get(kind, self.retries.get("*", 0))
 
 
 class Scheduler(RunState):
@@ -74,8 +37,7 @@ class Scheduler(RunState):
     def __init__(self, hosts: list[str], policies: Policies | None = None) -> None:
         super().__init__(hosts)
         self.policies = policies or Policies()
-        #: (due, job, attempt), the next one first. Entries that no longer hold are skipped when their time comes.
-        self._bounds: list[tuple[float, int, int]] = []
+        self._limits = TimeLimits(self, self.policies)
         self._stealing = WorkStealing(self)
         self._placing = Placing(self)
 
@@ -342,12 +304,12 @@ class Scheduler(RunState):
             now: the monotonic clock, which decides.
         """
         out: list[Event] = []
-        self._note_times(now)
-        for host in self.hosts.values():
-            if host.lost_since is not None and now >= host.lost_since + self._patience():
-                out += self.give_up(at, host.name, host.why)
-        out += self._give_up_overdue(at, now)
-        for num, why in self._placing.hopeless(lambda host: self._may_open(host, now)):
+        self._limits.note(now)
+        for host in self._limits.lost(now):
+            out += self.give_up(at, host.name, host.why)
+        for name, why in self._limits.overdue(now):
+            out += self.give_up(at, name, why, for_good=True)
+        for num, why in self._placing.hopeless(lambda host: self._limits.may_open(host, now)):
             out += self._fail(at, self.jobs[num], "host", why)
         if self._is_over_limit():
             out += self.interrupt(at, f"{self.counts['FAILED']} jobs failed")
@@ -404,74 +366,8 @@ class Scheduler(RunState):
 
     def deadline(self) -> float | None:
         """Return the monotonic time at which `plan` has something to do without a new fact; None: never."""
-        due = [host.lost_since + self._patience() for host in self.hosts.values() if host.lost_since is not None]
-        due += [bound for bound, _, _ in self._bounds[:1]]
-        due += [self._stealing.look_at]
-        if self.pending:
-            timeout = self.policies.host_loss_timeout
-            due += [host.closed_since + timeout for host in self.hosts.values() if host.closed_since is not None]
-        nearest = min(due, default=float("inf"))
+        nearest = min(self._limits.nearest(), self._stealing.look_at)
         return None if nearest == float("inf") else nearest
-
-    def _note_times(self, now: float) -> None:
-        """Note since when hosts are in their state. A link that drops before it has brought anything of a job does not count."""
-        works_after = min(_WORKS_AFTER, self.policies.host_loss_timeout)
-        for host in self.hosts.values():
-            if host.phase is HostPhase.READY and host.ready_since is None:
-                host.ready_since = now
-            if host.ready_since is not None and now - host.ready_since >= works_after:
-                host.unknown_since = None
-            if host.phase is HostPhase.UNKNOWN:
-                host.ready_since = None
-                if host.unknown_since is None:
-                    host.unknown_since = now
-            if host.may_open and host.closed_since is None:
-                host.closed_since = now
-
-    def _limit_of(self, job: UnfinishedJob) -> float | None:
-        """Return within how many seconds from now a job on a host must end."""
-        policies = self.policies
-        if self.interrupted is not None and self.interrupted.kill:
-            return policies.kill_limit
-        if self.interrupted is not None or job.is_cancelled:
-            return policies.end_limit
-        return policies.job_limit if job.has_started else None
-
-    def _note_bounds(self, now: float) -> None:
-        fresh, self.fresh = self.fresh, []
-        for num in fresh:
-            job = self.jobs.get(num)
-            limit = self._limit_of(job) if job is not None and job.host and job.ended is None else None
-            if job is None or limit is None:
-                continue
-            job.due = now + limit
-            heapq.heappush(self._bounds, (job.due, num, job.attempt))
-
-    def _give_up_overdue(self, at: float, now: float) -> list[Event]:
-        """Give up connected hosts that have not ended a job long after its time limit."""
-        self._note_bounds(now)
-        out: list[Event] = []
-        while self._bounds and self._bounds[0][0] <= now:
-            due, num, attempt = heapq.heappop(self._bounds)
-            job = self.jobs.get(num)
-            if job is None or job.due != due or job.attempt != attempt or job.ended is not None or not job.host:
-                continue
-            # Without a link, the job may have ended long ago. Its time begins again with the next link.
-            if self.hosts[job.host].phase is HostPhase.READY:
-                why = f"job {num} is long past its time limit, and the host answers but has not ended it"
-                out += self.give_up(at, job.host, why, for_good=True)
-        return out
-
-    def _patience(self) -> float:
-        """Return how many seconds to wait for a host without a link."""
-        if self.interrupted is not None:
-            return min(self.policies.host_loss_timeout, _INTERRUPTED_PATIENCE)
-        return float("inf") if self.policies.on_host_loss == "wait" else self.policies.host_loss_timeout
-
-    def _may_open(self, host: HostState, now: float) -> bool:
-        """Whether a host that takes no job now may take some soon."""
-        timeout = self.policies.host_loss_timeout
-        return host.phase not in OVER and host.closed_since is not None and now < host.closed_since + timeout
 
     def _is_over_limit(self) -> bool:
         limit = self.policies.max_failures

@@ -28,13 +28,13 @@ from launcher.code.files.snapshot import Snapshot
 from launcher.config.job_config import without_value
 from launcher.config.lazy import checked_config, config_with_node, made_now
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import Policies
+from launcher.engine.scheduling.policies import Policies
 from launcher.errors import UsageError
 from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import check_size, host_specs
 from launcher.options import LaunchConf, options_of
 from launcher.options import checks as option_checks
-from launcher.results.job_returns import Decoder
+from launcher.results.decoding import Decoder
 from launcher.runs.folder import Claim, Naming, claim
 from launcher.runs.index import new_run_id
 from launcher.runs.journal import FOLDER

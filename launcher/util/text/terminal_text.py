@@ -1,7 +1,7 @@
 """Text from hosts and jobs, made safe for a terminal or a log.
 
 Rule: text from a host or a job is shown only after `clean`. It is cleaned at two borders, so that no code behind them has to think of
-it: where a frame is received (`launcher.agents.receiver`, `launcher.agents.query`), and where a journal is read. A path on a disk, which
+it: where a frame is received (`launcher.agents.receiver`, `launcher.agents.queries.query`), and where a journal is read. A path on a disk, which
 may have any name, goes through `clean_line` where it is printed.
 """
 

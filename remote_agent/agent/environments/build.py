@@ -9,13 +9,13 @@ import os
 import re
 import shutil
 import time
-from typing import List
+from typing import List, Optional
 
 from remote_agent.agent.environments.fetched_pythons import FetchedPythons
-from remote_agent.agent.environments.programs import MORE_ROOM, ROOM, BuildError, Programs
+from remote_agent.agent.environments.programs import ADVICE, ROOM, Advice, BuildError, Programs
 from remote_agent.agent.environments.store.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.environments.store.unpacked import altered_files
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.specs.environment import EnvironmentSpec, Wheel
 from remote_agent.shared.disk import digest_of
 from remote_agent.system.private_files import make_private_folder, open_private
@@ -31,14 +31,16 @@ _NO_PYTHON = "\n    next: see whether the host reaches that address, or a mirror
 _INFO = re.compile(r"([A-Za-z0-9._-]+?)-[^-]+\.dist-info")
 
 
-def room_lacking(store: EnvironmentStore, spec: EnvironmentSpec, missing: int) -> str:
-    """Return the error if there is too little room for an environment; empty if there is enough."""
-    needed = missing + _UNPACKED * sum(wheel.size for wheel in spec.files) + ROOM
+def room_lacking(
+    store: EnvironmentStore, spec: EnvironmentSpec, missing: int, advice: Advice = ADVICE, *, is_built: bool = True
+) -> str:
+    """Return the error if there is too little room for an environment; empty if there is enough. `is_built`: not only its files lie there."""
+    needed = missing + (_UNPACKED * sum(wheel.size for wheel in spec.files) if is_built else 0) + ROOM
     free = shutil.disk_usage(store.cache).free
     if free >= needed:
         return ""
     return "{} free in {}, and the environment needs about {}{}".format(
-        _size(free), store.cache, _size(needed), MORE_ROOM
+        _size(free), store.cache, _size(needed), advice.more_room
     )
 
 
@@ -51,16 +53,27 @@ class Builder:
 
     Args:
         fetches_python: uv may fetch its Python.
+        files: where wheels and uv lie under their names; None if they lie where it is built.
+        advice: for whoever reads the error.
     """
 
     def __init__(
-        self, store: EnvironmentStore, blobs: BlobStore, spec: EnvironmentSpec, *, fetches_python: bool = False
+        self,
+        store: EnvironmentStore,
+        blobs: BlobStore,
+        spec: EnvironmentSpec,
+        *,
+        fetches_python: bool = False,
+        files: Optional[EnvironmentStore] = None,
+        advice: Advice = ADVICE,
     ) -> None:
         self._fetches_python = fetches_python
+        self._files = files if files is not None else store
+        self._advice = advice
         self._store = store
         self._blobs = blobs
         self._spec = spec
-        self._programs = Programs(store.folder, spec.limit)
+        self._programs = Programs(store.folder, spec.limit, advice)
 
     def stop(self) -> None:
         """End the running program. `build` then raises."""
@@ -77,7 +90,7 @@ class Builder:
         if store.python(spec.key) is not None:
             return
         self._remove_old_parts()
-        lacking = room_lacking(store, spec, 0)
+        lacking = room_lacking(store, spec, 0, self._advice)
         if lacking:
             raise BuildError(lacking)
         self._check_files()
@@ -100,6 +113,31 @@ class Builder:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
+    def gather(self, nodes: str) -> None:
+        """Have here what nodes need to build it on their own disks, and describe it. `nodes`: the folder there, for who lists it.
+
+        Raises:
+            BuildError: something is not here.
+            SpoolError, OSError: the disk.
+        """
+        store, spec = self._store, self._spec
+        self._remove_old_parts()
+        self._check_files()
+        # uv writes there only if it fetches a Python.
+        self._programs.uv_cache = store.uv_cache.begin(spec.key)
+        self._python(self._uv())
+        for wheel in spec.files:
+            self._wheel(wheel)
+        if store.is_described(spec.key):
+            return
+        part = os.path.join(store.folder, ".part.{}.{}".format(spec.key[:16], os.urandom(6).hex()))
+        os.mkdir(part, 0o700)
+        try:
+            self._describe(part, nodes=nodes)
+            self._publish(part)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
     def _remove_old_parts(self) -> None:
         """Remove parts of this environment that a dead builder has left. The caller holds the lock."""
         for name in os.listdir(self._store.folder):
@@ -109,7 +147,7 @@ class Builder:
     def _check_files(self) -> None:
         """Check the files, because a clean-up may have removed some since they arrived."""
         wanted = {wheel.sha256: wheel.file for wheel in self._spec.files}
-        if self._store.uv(self._spec) is None:
+        if self._files.uv(self._spec) is None:
             wanted[self._spec.uv] = "uv"
         gone = [name for sha256, name in wanted.items() if not self._blobs.has(sha256)]
         if gone:
@@ -117,10 +155,10 @@ class Builder:
 
     def _uv(self) -> str:
         """Return uv. It is made from its content if it does not exist yet."""
-        there = self._store.uv(self._spec)
+        there = self._files.uv(self._spec)
         if there is not None:
             return there
-        path = os.path.join(self._store.cache, "uv-bin", self._spec.uv)
+        path = os.path.join(self._files.cache, "uv-bin", self._spec.uv)
         data = self._blobs.read(self._spec.uv)
         temporary = "{}.{}".format(path, os.urandom(6).hex())
         fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -136,7 +174,7 @@ class Builder:
 
     def _python(self, uv: str) -> str:
         """Return the program of the Python. uv fetches it, and checks its hash, if it is one that uv has, and it is not here yet."""
-        pythons, python = FetchedPythons(self._store.cache), self._spec.python
+        pythons, python = FetchedPythons(self._files.cache), self._spec.python
         path, name = pythons.path(python), pythons.name_of(python)
         if name is None:
             return python
@@ -159,7 +197,7 @@ class Builder:
 
     def _wheel(self, wheel: Wheel) -> str:
         """Return the folder in which a wheel has its name. The path stays the same, because uv's cache knows a wheel by its path."""
-        folder = os.path.join(self._store.cache, "wheels", wheel.sha256)
+        folder = os.path.join(self._files.cache, "wheels", wheel.sha256)
         path = os.path.join(folder, wheel.file)
         blob = self._blobs.path(wheel.sha256)
         if os.path.exists(path) and os.path.samefile(path, blob):
@@ -207,7 +245,7 @@ class Builder:
             path = self._blobs.path(wheel.sha256)
             if _digest(path) != wheel.sha256:
                 found.append(wheel.file)
-                shutil.rmtree(os.path.join(self._store.cache, "wheels", wheel.sha256), ignore_errors=True)
+                shutil.rmtree(os.path.join(self._files.cache, "wheels", wheel.sha256), ignore_errors=True)
                 try:
                     os.unlink(path)
                 except FileNotFoundError:
@@ -223,8 +261,8 @@ class Builder:
         if lost:
             raise BuildError("after the installation these are not there: {}".format(", ".join(lost[:20])))
 
-    def _describe(self, part: str) -> None:
-        content = {"layout": LAYOUT, "spec": self._spec.to_json(), "built": time.time()}
+    def _describe(self, part: str, **more: str) -> None:
+        content = {"layout": LAYOUT, "spec": self._spec.to_json(), "built": time.time(), **more}
         content.update(boot=self._store.boot, machine=self._store.machine)
         fd = open_private(os.path.join(part, "environment.json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(fd, "w", encoding="utf-8") as file:

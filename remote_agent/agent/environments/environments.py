@@ -14,20 +14,21 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
 from remote_agent.agent.environments.fetching.downloads import STOPPED, Download, Downloads
-from remote_agent.agent.environments.programs import MORE_ROOM
+from remote_agent.agent.environments.on_nodes import NodePlan
+from remote_agent.agent.environments.programs import reason
 from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.environments.store.eviction import Evicted, evict
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.spool.blobs import AlteredError, BlobStore
+from remote_agent.agent.spool.code.blobs import AlteredError, BlobStore
 from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import AskPythons, Environment
 from remote_agent.protocol.specs.environment import EnvironmentSpec, HostFacts
 from remote_agent.system.background import BackgroundThread
-from remote_agent.system.host import NO_ROOM, slug, unwritable
+from remote_agent.system.host import slug
 from remote_agent.system.private_files import SpoolError
 
 __all__ = ["Environments"]
@@ -38,7 +39,6 @@ _TELL_EVERY = 0.5
 #: If a controller is there and no content comes for this many seconds, it is requested again; and how often.
 _CONTENT_PATIENCE = 60.0
 _MAX_ASKS = 3
-_OTHER_FOLDER = "\n    next: name a folder of yours with 'workdir'"
 _AGAIN = "\n    next: see why the link is so slow, and start the run again: it goes on where it stopped"
 _ALTERED = "\n    next: look for errors of the disk and of the memory there; or name another folder with 'workdir'"
 #: How many reasons the user is told why files are not fetched here.
@@ -53,6 +53,7 @@ class Environments:
     Attributes:
         on_ready, on_failed: called in the agent's thread, `on_failed` with the message.
         was_there: whether it was complete when it was looked for first, and has been there since.
+        nodes: the folder on their own disks in which nodes build it; empty if it is built here.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Environments:
         self._builder: Optional[Builder] = None
         self._builds = self._asks = 0
         self.was_there = False
+        self.nodes = ""
         #: Bytes that environments may have; None for no limit. And how far making room for this one is.
         self._budget: Optional[int] = None
         self._eviction = "owed"
@@ -89,7 +91,15 @@ class Environments:
     @property
     def python(self) -> Optional[str]:
         """The Python of the environment, if it is ready."""
-        return self._store.python(self._spec.key) if self._spec is not None and self._state == "ready" else None
+        if self._spec is None or self._state != "ready":
+            return None
+        plan = self.node_plan
+        return plan.python if plan is not None else self._store.python(self._spec.key)
+
+    @property
+    def node_plan(self) -> Optional[NodePlan]:
+        """What nodes build, if they do."""
+        return NodePlan(self.nodes, self._spec, self._budget) if self.nodes and self._spec is not None else None
 
     @property
     def spec(self) -> Optional[EnvironmentSpec]:
@@ -138,7 +148,7 @@ class Environments:
         if not is_same:
             self._stop_fetching()
             self._give_back()
-        self.was_there = self._store.python(spec.key) is not None if self._spec is None else self.was_there
+        self.was_there = self._is_there(spec) if self._spec is None else self.was_there
         self._spec = spec
         self._state = "asked"
         self._given_up = set()
@@ -190,7 +200,7 @@ class Environments:
         spec, store = self._spec, self._store
         assert spec is not None
         try:
-            if store.python(spec.key) is not None:
+            if self._is_there(spec):
                 self._give_back()
                 self._ready()
                 return
@@ -210,7 +220,7 @@ class Environments:
                     return
             self._take_stock(spec)
             if self._missing:
-                lacking = room_lacking(store, spec, self._bytes(spec) - self._there(spec))
+                lacking = room_lacking(store, spec, self._bytes(spec) - self._there(spec), is_built=not self.nodes)
                 if lacking:
                     self._fail(lacking)
                     return
@@ -221,6 +231,11 @@ class Environments:
                 self._build(spec)
         except (SpoolError, OSError) as error:
             self._fail(self._reason(error))
+
+    def _is_there(self, spec: EnvironmentSpec) -> bool:
+        if not self.nodes:
+            return self._store.python(spec.key) is not None
+        return self._store.is_described(spec.key) and not self._lacking(spec)
 
     def _evict(self, spec: EnvironmentSpec, budget: int) -> None:
         """Make room, in the background; then go on. What cannot be removed is no reason to fail."""
@@ -242,7 +257,7 @@ class Environments:
             if error is not None:
                 sys.stderr.write("environments: no room was made: {!r}\n".format(error))
             elif found[0].keys:
-                self._controller.note(_told(found[0]))
+                self._controller.note(found[0].told())
             # The lock may have been given back meanwhile, because the link was lost.
             self._store.unlock(spec.key)
             self._state = "asked"
@@ -251,8 +266,11 @@ class Environments:
         self._background.submit(work, done)
 
     def _take_stock(self, spec: EnvironmentSpec) -> None:
+        self._missing = self._lacking(spec)
+
+    def _lacking(self, spec: EnvironmentSpec) -> Set[str]:
         wanted = [wheel.sha256 for wheel in spec.files] + ([] if self._store.uv(spec) is not None else [spec.uv])
-        self._missing = {sha256 for sha256 in wanted if not self._blobs.has(sha256)}
+        return {sha256 for sha256 in wanted if not self._blobs.has(sha256)}
 
     def _fetch(self, spec: EnvironmentSpec) -> None:
         """Begin to fetch what has an address."""
@@ -312,7 +330,11 @@ class Environments:
         builder = self._builder = Builder(self._store, self._blobs, spec, fetches_python=self._fetches_python)
         self._builds += 1
         self.was_there = False
-        self._set("building")
+        if self.nodes:
+            # It takes no time, unless uv fetches a Python.
+            self._state = "building"
+        else:
+            self._set("building")
 
         def done(error: Optional[BaseException]) -> None:
             self._builder = None
@@ -326,13 +348,13 @@ class Environments:
             else:
                 self._fail(self._reason(error))
 
-        self._background.submit(builder.build, done)
+        self._background.submit((lambda: builder.gather(self.nodes)) if self.nodes else builder.build, done)
 
     def _ready(self) -> None:
         assert self._spec is not None
         self._missing = set()
         self._store.use(self._spec.key, "{}.{}".format(self._paths.run, slug(self._paths.host)))
-        if self._store.python(self._spec.key) is None:
+        if not self._is_there(self._spec):
             # It was removed just before its use was recorded. A recorded use is kept.
             self._state = "asked"
             self._advance()
@@ -361,13 +383,7 @@ class Environments:
             self._store.unlock(self._spec.key)
 
     def _reason(self, error: BaseException) -> str:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return "cannot write to {}: {}{}".format(error.filename or self._store.cache, error.strerror, MORE_ROOM)
-        if isinstance(error, OSError):
-            return "{}{}".format(unwritable(error, self._store.folder), _OTHER_FOLDER)
-        if isinstance(error, SpoolError):
-            return "{}{}".format(error, _OTHER_FOLDER)
-        return str(error) if isinstance(error, BuildError) else repr(error)
+        return reason(error, self._store.cache)
 
     # -- reports -------------------------------------------------------------------------------------------------
 
@@ -440,12 +456,3 @@ class Environments:
         if self._builder is not None:
             self._builder.stop()
         self._give_back()
-
-
-def _told(gone: Evicted) -> str:
-    number = len(gone.keys)
-    return "{} removed ({}), which no job used; the others take {:.1f} GiB".format(
-        "an old environment was" if number == 1 else "{} old environments were".format(number),
-        "{:.1f} MiB".format(gone.bytes / (1 << 20)),
-        gone.total / (1 << 30),
-    )

@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 import threading
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from remote_agent.shared.subprocesses import end_group, start_group
-from remote_agent.system.host import NO_ROOM
+from remote_agent.system.host import NO_ROOM, unwritten
+from remote_agent.system.private_files import SpoolError
 
-__all__ = ["MORE_ROOM", "ROOM", "BuildError", "Programs"]
+__all__ = ["ADVICE", "MORE_ROOM", "ROOM", "Advice", "BuildError", "Programs", "reason"]
 
 #: Bytes that must be free in addition to the installed files.
 ROOM = 64 << 20
@@ -22,7 +23,7 @@ MORE_ROOM = (
 )
 _UV_HANGS = (
     "\n    next: check on the host whether its disk or a network file system hangs ({}); allow more with "
-    "'environment_timeout'; or name another folder with 'workdir'"
+    "'environment_timeout'; or {}"
 )
 _PYTHON_HANGS = (
     "\n    next: start that Python there by hand: a package's .pth file may block it, or a network file system; "
@@ -38,6 +39,17 @@ _MIRRORS = ("UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_DOWNLOADS_JSON_URL")
 _OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
 
 
+class Advice(NamedTuple):
+    """What the user may do. `more_room`: where the disk is full. `other_folder`: where it is the wrong one."""
+
+    more_room: str
+    other_folder: str
+
+
+#: On a host that builds in its cache folder.
+ADVICE = Advice(MORE_ROOM, "name a folder of yours with 'workdir'")
+
+
 class BuildError(Exception):
     """It cannot be built. `altered`: contents that did not match their names, and were removed."""
 
@@ -46,19 +58,32 @@ class BuildError(Exception):
         self.altered = list(altered)
 
 
+def reason(error: BaseException, cache: str, advice: Advice = ADVICE) -> str:
+    """Say why an environment in a cache folder cannot be made, and what to do."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return "cannot write to {}: {}{}".format(error.filename or cache, error.strerror, advice.more_room)
+    if isinstance(error, OSError):
+        return "{}\n    next: {}".format(unwritten(error, os.path.join(cache, "envs")), advice.other_folder)
+    if isinstance(error, SpoolError):
+        return "{}\n    next: {}".format(error, advice.other_folder)
+    return str(error) if isinstance(error, BuildError) else repr(error)
+
+
 class Programs:
     """The programs of one build, one after the other. `stop` ends them from another thread.
 
     Args:
         folder: their working folder.
         limit: seconds for each.
+        advice: for whoever reads the error.
 
     Attributes:
         uv_cache: the folder of uv's cache.
     """
 
-    def __init__(self, folder: str, limit: float) -> None:
+    def __init__(self, folder: str, limit: float, advice: Advice = ADVICE) -> None:
         self._folder = folder
+        self._advice = advice
         self.uv_cache = folder
         self._limit = limit
         self._process: "Optional[subprocess.Popen[bytes]]" = None
@@ -109,11 +134,11 @@ class Programs:
         name = "{} -I".format(command[0]) if is_python else " ".join(["uv", *command[1:3]]).partition(" --")[0]
         last = "\n".join(said.splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:] or "(nothing)"
         if status is None:
-            next_step = _PYTHON_HANGS if is_python else _UV_HANGS.format(self.uv_cache)
+            next_step = _PYTHON_HANGS if is_python else _UV_HANGS.format(self.uv_cache, self._advice.other_folder)
             how = "did not end within {:.0f} s, and was ended".format(self._limit)
         else:
             is_full = shutil.disk_usage(self.uv_cache).free < ROOM or _NO_ROOM.search(said) is not None
-            next_step = MORE_ROOM if is_full else ""
+            next_step = self._advice.more_room if is_full else ""
             how = "ended with {}".format("exit status {}".format(status) if status > 0 else "signal {}".format(-status))
         return "`{}` {}; it printed:\n{}{}".format(name, how, last, next_step)
 

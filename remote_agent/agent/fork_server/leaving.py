@@ -4,17 +4,13 @@ Rule: as for warm interpreters. A run that asks for none leaves none, and so doe
 """
 
 import os
-import subprocess
 import sys
-import time
 import zlib
-from typing import Dict
 
 from remote_agent.agent.zygotes.warm import why_none
-from remote_agent.system.inherited import FREE_MEMORY, free_memory, split_variables
-from remote_agent.system.private_files import SpoolError, open_private
-from remote_agent.system.processes import birth
-from remote_agent.system.warm_store import FORK_SERVER, WarmRecord, WarmStore
+from remote_agent.system.private_files import SpoolError
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory, split_variables
+from remote_agent.system.waiting.warm_store import FORK_SERVER, WarmStore
 
 __all__ = ["MOST", "leave_fork_server", "prefix_of"]
 
@@ -45,31 +41,10 @@ def leave_fork_server(cache: str, bundle: str, idle: float) -> None:
         others = [record for record in store.records() if record.is_fork_server]
         for record in others[: max(0, len(others) + 1 - MOST)]:
             store.end(record)
-        _start(store, cache, bundle, idle, variables)
+        name = prefix_of(bundle, sys.executable) + os.urandom(4).hex()
+        role = ["fork_server", "--name", name, "--cache", cache, "--idle", str(idle)]
+        # As stage-0 starts Python.
+        command = [sys.executable, "-I", "-S", "-c", _PROGRAM.format(bundle), *role]
+        store.start(name, command, variables, idle=idle, new_session=True)
     except (OSError, SpoolError):
         return  # nothing is lost: the next run starts its own
-
-
-def _start(store: WarmStore, cache: str, bundle: str, idle: float, variables: Dict[str, str]) -> None:
-    name = prefix_of(bundle, sys.executable) + os.urandom(4).hex()
-    role = ["fork_server", "--name", name, "--cache", cache, "--idle", str(idle)]
-    log = open_private(store.path(name, ".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        process = subprocess.Popen(
-            # As stage-0 starts Python.
-            [sys.executable, "-I", "-S", "-c", _PROGRAM.format(bundle), *role],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=variables,
-            cwd="/",
-            start_new_session=True,
-        )
-    finally:
-        os.close(log)
-    try:
-        store.write(WarmRecord(name, process.pid, birth(process.pid), "", sys.executable, time.time(), idle))
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise

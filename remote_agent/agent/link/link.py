@@ -15,6 +15,7 @@ from typing import Any, Callable, Deque, Optional
 from remote_agent.agent.link.outbox import Outbox
 from remote_agent.protocol import wire
 from remote_agent.protocol.specs.sync import SyncSpec
+from remote_agent.shared.descriptors import receive_with_fds
 
 __all__ = ["Link"]
 
@@ -69,14 +70,11 @@ class Link:
             return
         fds = array.array("i")
         try:
-            _, ancillary, _, _ = self._sock.recvmsg(1, socket.CMSG_SPACE(2 * fds.itemsize))
+            receive_with_fds(self._sock, 1, 2, fds)
         except BlockingIOError:
             return
         except OSError:
-            ancillary = []
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+            pass  # it has ended
         if len(fds) != 2:
             for fd in fds:
                 os.close(fd)

@@ -65,12 +65,14 @@ def output_frames(
     cut: Optional[Dict[str, Any]] = None,
     is_made: bool = False,
     held: Optional[Dict[str, HeldFile]] = None,
+    left: Optional[Dict[str, Any]] = None,
 ) -> Iterator[Piece]:
     """Yield the rest of stdout and stderr, then the files of the output directory, then the end mark.
 
     is_made: whether the job had its output directory. If the job has moved or removed it since, `noted` in the end mark
     says so.
     held: path -> what the controller holds of a file. If these are its first bytes, only the rest is sent.
+    left: what the run's jobs have written beside their code; see `LeftFiles.told`.
 
     The end mark has `refused`: what cannot be sent (a link that leads out, a device, an unreadable file, a name that is
     not text); `unmatched`: the positions of the patterns that matched nothing; and `cut`: what was killed while it may
@@ -110,6 +112,7 @@ def output_frames(
         "cut": cut,
         "noted": files.noted.all("more are like that"),
         "unmatched": sorted(selection.unmatched)[:_MAX_UNMATCHED] if folder is not None else [],
+        "left": left,
     }
     yield wire.encode(end)
 

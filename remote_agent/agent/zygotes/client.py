@@ -17,7 +17,6 @@ from remote_agent.agent.zygotes.spare import (
     Spare,
     chosen_python,
     in_environment,
-    send_with_fds,
     start_process,
     zygote_command,
 )
@@ -26,6 +25,7 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.constants import THREADS
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.specs.zygote import ZygoteSpec
+from remote_agent.shared.descriptors import send_with_fds
 
 __all__ = ["ZygoteClient", "ZygoteGone"]
 

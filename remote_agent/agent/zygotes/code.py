@@ -6,8 +6,8 @@ Rule: the disk is the background thread's. The agent's thread only says what is 
 from typing import Callable, Collection, List, Optional, Set
 
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.spool.code_tree import CodeTree, Missing
-from remote_agent.agent.spool.manifest import ManifestError
+from remote_agent.agent.spool.code.code_tree import CodeTree, Missing
+from remote_agent.agent.spool.code.manifest import ManifestError
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import unwritten
 from remote_agent.system.private_files import SpoolError

@@ -8,12 +8,13 @@ import json
 import os
 import selectors
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set
 
 from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.agent.spool.code_tree import CodeTree
+from remote_agent.agent.spool.code.blobs import BlobStore
+from remote_agent.agent.spool.code.code_tree import CodeTree
+from remote_agent.agent.spool.code.left_files import LeftFiles
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.code import Code
@@ -47,6 +48,7 @@ class Prepared(NamedTuple):
         code_root: the folder of the code; None if none was sent.
         shared_file: what all jobs share.
         default_cwd: where jobs without code run.
+        node: what must be built before on the node where it is prepared; see `remote_agent.agent.environments.on_nodes.NodePlan`.
     """
 
     key: str
@@ -54,6 +56,7 @@ class Prepared(NamedTuple):
     code_root: Optional[str]
     shared_file: str
     default_cwd: str
+    node: Optional[Dict[str, Any]] = None
 
 
 class ZygoteListener:
@@ -122,6 +125,11 @@ class Zygotes:
 
     def __iter__(self) -> Iterator[ZygoteClient]:
         return iter(list(self._by_key.values()))
+
+    @property
+    def left(self) -> LeftFiles:
+        """What jobs have written beside their code."""
+        return self._tree.left
 
     # -- content -------------------------------------------------------------------------------------------------
 
@@ -224,11 +232,20 @@ class Zygotes:
             if zygote.state == "waiting":
                 self._prepare(zygote)
 
-    def prepare(self, prepared: Prepared) -> None:
-        """Start a zygote with what another agent has published."""
+    def prepare(self, prepared: Prepared, lacking: str = "") -> None:
+        """Start a zygote with what another agent has published. `lacking`: why its environment cannot be had; empty if it is here."""
         self._prepared[prepared.key] = prepared
         self._by_key[prepared.key] = zygote = ZygoteClient(prepared.key, prepared.spec)
-        self._prepare(zygote)
+        if lacking:
+            self._failed(zygote, "host", ENVIRONMENT_FAILED, lacking)
+        else:
+            self._prepare(zygote)
+
+    def drop_spare(self) -> None:
+        """Do without the spare, whose environment was built anew meanwhile."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            self._discard_spare(spare)
 
     def _prepare(self, zygote: ZygoteClient) -> None:
         """Start a zygote when everything that it needs has arrived, and the code is laid out."""
@@ -265,7 +282,9 @@ class Zygotes:
             self._cannot_start(zygote, error)
             return
         shared_file = self.blobs.path(shared) if shared else ""
-        prepared = Prepared(zygote.key, zygote.spec, code_root, shared_file, default_cwd)
+        plan = self.environments.node_plan if zygote.spec.environment else None
+        node = plan.to_json() if plan is not None else None
+        prepared = Prepared(zygote.key, zygote.spec, code_root, shared_file, default_cwd, node)
         if self.publish is None:
             self._launch(zygote, prepared)
             return
@@ -318,7 +337,7 @@ class Zygotes:
         if spare is None:
             return False
         # A spare of an environment that was built anew meanwhile has the files of the old one.
-        # What was published was built before this agent began.
+        # What was published was built before this agent began, or the spare was dropped.
         is_current = is_published or self.environments.was_there or not spare.environment
         fits = is_current and spare.threads == self.threads and spare.fits(zygote.spec)
         if fits and zygote.adopt(spare, code_root, shared_file, default_cwd):

@@ -4,7 +4,6 @@ Rule: jobs cannot tell whether there was one. A spare knows nothing of the run a
 used only if the zygote would be started with the same command and environment. Else it is closed, and the zygote starts without it.
 """
 
-import array
 import os
 import socket
 import subprocess
@@ -23,7 +22,6 @@ __all__ = [
     "Spare",
     "chosen_python",
     "in_environment",
-    "send_with_fds",
     "spare_of",
     "start_process",
     "start_spare",
@@ -35,14 +33,6 @@ PATIENCE = 10.0
 
 #: One that this agent has started, or another one before it.
 Process = Union["subprocess.Popen[bytes]", OtherProcess]
-
-
-def send_with_fds(sock: socket.socket, data: bytes, fds: List[int]) -> None:
-    """Send a frame whose first byte carries the descriptors. The socket is blocking."""
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sent = sock.sendmsg([data], ancillary)
-    if sent < len(data):
-        sock.sendall(memoryview(data)[sent:])
 
 
 class Spare:

@@ -17,7 +17,6 @@ from remote_agent.agent.zygotes.spare import (
     PATIENCE,
     Spare,
     chosen_python,
-    send_with_fds,
     start_process,
     zygote_command,
 )
@@ -25,10 +24,11 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.constants import WARM
 from remote_agent.protocol.specs.warm import WarmSpec
 from remote_agent.protocol.specs.zygote import ZygoteSpec
-from remote_agent.system.inherited import FREE_MEMORY, free_memory, inherited, split_variables
+from remote_agent.shared.descriptors import send_with_fds
 from remote_agent.system.private_files import SpoolError, open_private
 from remote_agent.system.processes import OtherProcess, birth
-from remote_agent.system.warm_store import WarmRecord, WarmStore, peer_of
+from remote_agent.system.waiting.inherited import FREE_MEMORY, free_memory, inherited, split_variables
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore, peer_of
 
 __all__ = ["NO_WARM", "SUBMITTERS", "WarmInterpreters", "key_of", "why_none"]
 

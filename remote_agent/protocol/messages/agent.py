@@ -200,7 +200,11 @@ class Rest(TypedDict):
 
 
 class FilesEnd(TypedDict):
-    """Everything of an attempt was sent. `refused`, `noted`: [path, why]."""
+    """Everything of an attempt was sent. `refused`, `noted`: [path, why].
+
+    `left`: what jobs of the run, this one or others, have written beside their code on the host, as `{"folder", "count", "names"}`: where it will be, how
+    many files, and the names of some. None for nothing.
+    """
 
     t: Literal["files_end"]
     attempt: str
@@ -209,6 +213,7 @@ class FilesEnd(TypedDict):
     cut: Optional[Dict[str, Any]]
     noted: List[Any]
     unmatched: List[int]
+    left: Optional[Dict[str, Any]]
 
 
 class Output(TypedDict):

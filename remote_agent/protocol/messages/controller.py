@@ -118,11 +118,12 @@ class Withheld(TypedDict):
 
 
 class SendJob(TypedDict):
-    """A job. `spec`: a JobSpec. Its payload is in this message, or has come as a blob."""
+    """A job. `spec`: a JobSpec. Its payload is in this message, or has come as a blob. `last`: the controller knows that no other follows soon."""
 
     t: Literal["job"]
     spec: Dict[str, Any]
     payload_blob: Optional[str]
+    last: bool
 
 
 class Cancel(TypedDict):

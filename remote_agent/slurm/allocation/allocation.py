@@ -22,6 +22,7 @@ from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.messages import Hello, SendJob
 from remote_agent.protocol.specs.resources import Resources
 from remote_agent.slurm.allocation.memory_deaths import MemoryDeaths
+from remote_agent.slurm.allocation.node_environments import NodeEnvironments
 from remote_agent.slurm.batch.batch import Batch, BatchError
 from remote_agent.slurm.batch.classes import Lasting
 from remote_agent.slurm.pool.heirs import OWED, bury_all, bury_own, inherit
@@ -103,12 +104,13 @@ class Allocation(Agent):
         self.reaper.on_over = self._over
         self.reaper.explain_kill = self._explain_kill
         self._memory = MemoryDeaths()
+        self._on_node = NodeEnvironments(shared, run, host, batch.node(), self.wake, self._tell)
         self._lease = LeaseWatch(files, own)
         self.attempts.is_unexplained = self._is_unexplained
         self.attempts.is_read_elsewhere = True
         #: Until when the end of a job that a signal has ended waits for the reason.
         self._explain_by: Optional[float] = None
-        self.controller.on_note = lambda text: self.attempts.log.append({"r": "note", "text": text})
+        self.controller.on_note = self._tell
         # Those that Slurm gave, and not all that are visible here: they may be others'.
         gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one not in ("", "NoDevFiles")]
         hello: Hello = {
@@ -166,7 +168,8 @@ class Allocation(Agent):
             self._look(now)
         if now >= self._fence_at:
             self._check_fence(now)
-        if self._waiting is None and self._may_take:
+        self._see_environments(now)
+        if self._waiting is None and (self._may_take or self._on_node.is_busy):
             self._waiting = self._pool.waiting(self._order.klass)
         while self._waiting and self._may_take and self.queue.room:
             self._check_fence(now)
@@ -200,6 +203,8 @@ class Allocation(Agent):
     @property
     def _may_take(self) -> bool:
         is_prepared = any(zygote.state in ("ready", "failed") for zygote in self.zygotes)
+        if self._on_node.has_failed and self._taken:
+            return False  # another node may be able to
         may_begin = not (self._closing or self._takes_no_more) and self._signal is None and self._has_time
         return is_prepared and may_begin and (self._order.most is None or len(self._taken) < self._order.most)
 
@@ -221,10 +226,23 @@ class Allocation(Agent):
         self.queue.on_job(header, frame.payload)
 
     def _prepare(self) -> None:
-        if any(True for _ in self.zygotes):
+        if self._has_left or self._on_node.is_busy or any(True for _ in self.zygotes):
             return
         for prepared in read_prepared(self._files):
-            self.zygotes.prepare(prepared)
+            if prepared.node is None:
+                self.zygotes.prepare(prepared)
+            else:
+                self._on_node.want(prepared)
+
+    def _see_environments(self, now: float) -> None:
+        """Prepare applications whose environment is on this node's disk now, or cannot be had there."""
+        for prepared, lacking, is_new in self._on_node.tick(now):
+            if is_new:
+                self.zygotes.drop_spare()
+            self.zygotes.prepare(prepared, lacking)
+
+    def _tell(self, text: str) -> None:
+        self.attempts.log.append({"r": "note", "text": text})
 
     def _over(self, attempt: Attempt) -> None:
         self.attempts.log.append({"r": "gone", "a": attempt.id})
@@ -340,6 +358,8 @@ class Allocation(Agent):
             why = DONE
         elif not why and not self._has_time:
             why = NO_TIME
+        elif not why and self._on_node.has_failed and self._taken:
+            why = "the environment of its jobs cannot be built on its node"
         elif not why and self._waiting == []:
             sees_all = len({*self._pool.all_attempts(), *self._pool.takers()}) >= order.expects
             # One that came too late for any job is not needed.
@@ -349,6 +369,7 @@ class Allocation(Agent):
         if not why:
             return
         self.reaper.sweep_now()
+        self._on_node.close()
         if not self._has_left:
             self._closing, self._has_left = why, True
             self.attempts.log.append({"r": "left", "why": why})

@@ -31,7 +31,8 @@ def begin_allocation(run: str, host: str, workdir: Optional[str], bundle: str, o
     for folder in (os.path.dirname(own), own):
         make_private_folder(folder)
     if "spare" in options:
-        spare = start_spare(options["spare"], bundle, own, shared.cache, _threads(options))
+        cache = options.get("environments", shared.cache)
+        spare = start_spare(options["spare"], bundle, own, cache, _threads(options))
     from remote_agent.slurm.allocation.allocation import serve_allocation
 
     return serve_allocation(run, host, shared, bundle, incarnation, batch, spare, options)

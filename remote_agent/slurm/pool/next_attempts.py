@@ -70,7 +70,7 @@ def make_next(pool: Pool, attempt: str, host: str, kind: str, limits: Mapping[st
     pool.put(
         klass,
         following.attempt_id,
-        {"t": "job", "spec": following.to_json(), "payload_blob": header["payload_blob"]},
+        {"t": "job", "spec": following.to_json(), "payload_blob": header["payload_blob"], "last": False},
         frame.payload,
     )
     return True

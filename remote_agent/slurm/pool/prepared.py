@@ -23,6 +23,9 @@ def write_prepared(files: SharedFiles, prepared: Prepared) -> None:
         OSError: it is not known whether it is there.
     """
     content = dict(zip(Prepared._fields, prepared), spec=prepared.spec.to_json())
+    if prepared.node is None:
+        # An earlier version does not know it, and must not run jobs without it.
+        del content["node"]
     files.write(json.dumps(content).encode("ascii"), PREPARED, "{}.json".format(prepared.key))
 
 

@@ -129,9 +129,10 @@ class Asking:
         is_soon = self._ask_at is not None and self._ask_at <= now + MOST_GATHERED
         return self._is_asking or self._looks_first or self._log.is_unanswered or is_soon
 
-    def soon(self) -> None:
-        """A job has come. Ask for what is needed, together with what comes in the next moment."""
-        self._ask_at = self._gathering.came(time.monotonic())
+    def soon(self, *, is_last: bool = False) -> None:
+        """A job has come. Ask for what is needed, together with what comes in the next moment, if anything does."""
+        now = time.monotonic()
+        self._ask_at = now if is_last else self._gathering.came(now)
 
     def due_in(self, now: float) -> Optional[float]:
         """In how many seconds there is something to ask; None if nothing is, or what is due waits for something else."""

@@ -289,9 +289,16 @@ class Following:
 
     def _deliver(self, name: str, paths: SpoolPaths, followed: _Followed) -> Delivery:
         delivery = Delivery(paths, followed, self._zygotes, self._background, self._controller)
+        delivery.is_idle = self._is_idle
         delivery.again = delivery.is_followed = lambda attempt: attempt.id in self._again
         self._deliveries[name] = delivery
         return delivery
+
+    def _is_idle(self) -> bool:
+        """Whether no job runs, as far as is known here."""
+        return all(
+            one.is_over or all(attempt.is_over for attempt in one.attempts.values()) for one in self._incarnations
+        )
 
     def _paths_of(self, incarnation: Incarnation) -> SpoolPaths:
         paths = self._paths

@@ -1,10 +1,13 @@
 """How often the submitter looks at the shared disk, and for how long it waits for more jobs before it asks Slurm.
 
 Rule: what follows soon after something new is looked for at once, and a quiet disk is left alone. So a look comes late by a tenth of the time
-that the wait took, and never by more than the longest pause, but where there are many logs, or a slow disk.
+that the wait took, and never by more than the longest pause, but where there are many logs, or a slow disk. Files of running jobs are read in the rest of
+the same part of the time.
 """
 
 from typing import Optional
+
+from remote_agent.agent.output_sync import ReadLimit
 
 __all__ = ["MOST_GATHERED", "Gathering", "LookPace"]
 
@@ -20,10 +23,15 @@ _LOOK_FACTOR = 10.0
 _ALONE, _TOGETHER, MOST_GATHERED = 0.05, 0.2, 1.0
 
 
-class LookPace:
-    """When to look. Times are monotonic."""
+class LookPace(ReadLimit):
+    """When to look, and when files of running jobs may be read, which waits for both. Times are monotonic.
+
+    Attributes:
+        free_at: when the last look, or the last batch of files, has taken no more than its part of the time.
+    """
 
     def __init__(self) -> None:
+        self.free_at = 0.0
         self._at = 0.0
         self._news_at = 0.0
 
@@ -41,6 +49,11 @@ class LookPace:
         """Record a look, at so many logs of allocations that run."""
         pause = max(_LEAST, min(_PART * (ended - self._news_at), _MOST if logs else _MOST_IDLE), logs / _LOGS)
         self._at = ended + max(pause, _LOOK_FACTOR * (ended - begun))
+        self.read(begun, ended)
+
+    def read(self, begun: float, ended: float) -> None:
+        """Record a look, or a batch of files. No look waits for files."""
+        self.free_at = max(self.free_at, ended + _LOOK_FACTOR * (ended - begun))
 
 
 class Gathering:

@@ -9,6 +9,7 @@ import shlex
 import sys
 from typing import Any, Dict, List, Optional, Sequence
 
+from remote_agent.agent.environments.on_nodes import own_folder
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.slurm.batch.batch import Batch, Request
 from remote_agent.slurm.batch.classes import DEFAULT, allocation_needs, lasting, part_of
@@ -60,6 +61,7 @@ class Requests:
         role += ["--left", json.dumps([self._batch.warning(needs, options.get("options") or ()), self.kill_wait])]
         role += ["--lasting", json.dumps(lasting(asked.klass, options))]
         role += ["--spare", self.spare] if self.spare is not None else []
+        role += ["--environments", own_folder(options["environments"])] if options.get("environments") else []
         part = part_of(asked.klass, options)
         role += ["--part", json.dumps(part.to_json())] if part is not None else []
         request = self._make(name, asked.tasks, asked.at_once, role, needs)

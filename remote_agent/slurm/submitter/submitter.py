@@ -15,6 +15,8 @@ import time
 from array import array
 from typing import Any, Dict, List, Optional
 
+from remote_agent.agent.agent import remove_spool
+from remote_agent.agent.environments.on_nodes import own_folder
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.output_sync import OutputSync
 from remote_agent.agent.spool.paths import SpoolPaths
@@ -26,7 +28,6 @@ from remote_agent.protocol import messages
 from remote_agent.protocol.messages import Cancel, Finish, Go, Hello, SendJob, TakeBack
 from remote_agent.protocol.specs.job import JobSpec
 from remote_agent.protocol.specs.resources import Resources, Room
-from remote_agent.shared.disk import remove_tree
 from remote_agent.slurm.batch.batch import Batch, Listed, Phase
 from remote_agent.slurm.batch.classes import DEFAULT, class_of, is_alone, takes_many
 from remote_agent.slurm.pool.heirs import OWED
@@ -101,12 +102,16 @@ class Submitter(ZygoteListener):
         )
         self._following.on_need = self._asking.at_once
         self._following.on_next = self._asking.look
+        self._pace = LookPace()
         self._sync = OutputSync(
-            self._following.active, self._following.output_folder, controller, lambda: BackgroundThread(self._wake)
+            self._following.active,
+            self._following.output_folder,
+            controller,
+            lambda: BackgroundThread(self._wake),
+            self._pace,
         )
         controller.handlers["pong"] = self._sync.on_pong
         self._disk = DiskWatch(files.path(".{}.try".format(files.writer)), background, controller.note)
-        self._pace = LookPace()
         self._asking.on_taken = self._on_news
         self._is_live = False
         #: A controller has said what holds for the run. Before, nothing can be decided.
@@ -217,6 +222,7 @@ class Submitter(ZygoteListener):
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         self._lease.grant(hello["lease"], time.monotonic())
         options = self._asking.requests.options = dict(hello["batch"] or {})
+        self._zygotes.environments.nodes = str(options.get("environments") or "")
         self._needs = None if hello["needs"] is None else Resources.from_json(hello["needs"])
         self._following.short_jobs = None if takes_many(options) or is_alone(DEFAULT, options) else ShortJobs()
         self._following.requeue = self._asking.requests.requeue = agree(self._files, options.get("requeue"))
@@ -271,7 +277,7 @@ class Submitter(ZygoteListener):
             return
         self._pool.put(class_of(spec.needs or self._needs), spec.attempt_id, header, payload)
         self._following.on_given(spec.attempt_id)
-        self._asking.soon()
+        self._asking.soon(is_last=header["last"])
 
     def _on_take_back(self, header: TakeBack, payload: bytes) -> None:
         for attempt in header["attempts"]:
@@ -297,6 +303,9 @@ class Submitter(ZygoteListener):
     # -- content -------------------------------------------------------------------------------------------------
 
     def _publish(self, prepared: Prepared) -> None:
+        if prepared.node is not None:
+            where = own_folder(prepared.node["named"])
+            self._controller.note("slurm: each node builds the environment in {}, unless it is there".format(where))
         write_prepared(self._files, prepared)
         self._is_prepared = True
         self._asking.requests.spare = spare_of(prepared.spec)
@@ -384,7 +393,7 @@ class Submitter(ZygoteListener):
     def _remove(self) -> None:
         self._background.stop()
         self._log.file.close()
-        remove_tree(self._paths.spool)
+        remove_spool(self._paths.spool, self._zygotes)
         try:
             os.rmdir(os.path.dirname(self._paths.spool))
         except OSError:

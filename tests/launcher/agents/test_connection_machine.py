@@ -20,7 +20,8 @@ from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
 from launcher.errors import AgentError
 from remote_agent.protocol import wire
 from remote_agent.protocol.specs.job import JobSpec
@@ -42,7 +43,7 @@ class End:
         #: Hosts that its errors named.
         self.blamed: set[str] = set()
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
         self.given.append(spec.attempt_id)
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None: ...

@@ -22,7 +22,8 @@ from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
-from launcher.engine.scheduling.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
 from launcher.errors import AgentError
 from remote_agent.protocol import wire
 from remote_agent.protocol.result_parts import NO_PARTS
@@ -65,6 +66,19 @@ class TestValidFrames:
         assert (link.folder.path / "a" / "b").read_bytes() == b"ab"
         (more,) = link.hear({"t": "files_end", "attempt": "1.1", "refused": [], "unmatched": [0, 2]})
         assert more.unmatched == (0, 2)
+
+    def test_what_stays_on_the_host_is_checked(self, link):
+        """Three names, each a line that a terminal can show. Anything else than names, a number and a folder is refused."""
+        end = {"t": "files_end", "attempt": "0.1", "refused": []}
+        left = {"folder": "/x\x1b[2J", "count": 7, "names": ["a\nb", "c" * 9999, "d", "e"]}
+        (said,) = link.hear({**end, "left": left})
+        assert said.left.count == 7
+        assert len(said.left.names) == 3
+        assert len(said.left.names[1]) < 5000
+        assert not any(char in text for text in (said.left.folder, *said.left.names) for char in "\n\x1b")
+        for wrong in ({}, {**left, "count": "many"}, {**left, "names": 5}, {**left, "count": True}):
+            with pytest.raises(AgentError, match=r"files_end|not a whole number"):
+                Link(link.folder.path.parent / "again").welcome().hear({**end, "left": wrong})
 
     def test_a_kill_after_the_result_is_reported_in_words(self, link):
         """The host may send only names and a number. They are shortened, and anything else is refused."""
@@ -362,7 +376,7 @@ class Everything:
         except Exception as error:  # what ends the deciding thread must not look like an error of the host
             pytest.fail(f"{fact!r} would end the run: {error!r}")
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None: ...
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self.cancelled.append((attempts, more.get("kind")))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.query import AgentQuery
 from launcher.cli import past_hosts
 from launcher.cli.commands.views.show import _print_run
 from launcher.errors import HostError
@@ -166,7 +166,7 @@ def test_show_of_a_job_shows_its_traceback(finished: Project, cli: Cli) -> None:
     assert str(finished.run / "1") in said
     assert cli.json("show", "last#1")["jobs"][0]["error"]["kind"] == "exception"
     cli("show", "last#7", code=2)
-    assert "no job 7; it has 3" in cli.err
+    assert "no job 7; 'launcher show" in cli.err
 
 
 def test_what_a_job_used_is_shown(finished: Project, cli: Cli) -> None:

@@ -76,6 +76,6 @@ def test_a_host_that_cannot_be_reached_is_named(cli: Cli, monkeypatch: pytest.Mo
     def fail(spec: HostSpec, role: str) -> None:
         raise ConnectionLost("local", "connect", "it is away")
 
-    monkeypatch.setattr("launcher.agents.query.AgentQuery", fail)
+    monkeypatch.setattr("launcher.agents.queries.query.AgentQuery", fail)
     assert "it is away" in cli("gpus", "local", code=1)
     assert "no host could be reached" in cli.err

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from launcher import __version__
+from launcher.cli import flags
 from launcher.cli import main as cli
-from launcher.cli import options as opt
 from launcher.cli.commands import COMMANDS, Command
 from launcher.demo.server import DemoServer
 from launcher.errors import LauncherError, RunInterrupted, UsageError
@@ -245,7 +245,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_options_become_fields(given: dict[str, Any], values: dict[str, Any]) -> None:
     """An option that was not given sets no field; LaunchConf accepts the others."""
-    made = opt.conf_values(given)
+    made = flags.conf_values(given)
     assert made == values
     LaunchConf().replaced(**made)
 
@@ -263,7 +263,7 @@ def test_options_become_fields(given: dict[str, Any], values: dict[str, Any]) ->
 def test_an_option_with_a_wrong_form_is_refused(given: dict[str, Any]) -> None:
     """The error names the option."""
     with pytest.raises(UsageError, match="--"):
-        opt.conf_values(given)
+        flags.conf_values(given)
 
 
 @pytest.mark.parametrize(

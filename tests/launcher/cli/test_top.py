@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.query import AgentQuery
 from launcher.cli.commands.views import top
 from tests.commands import Cli
 from tests.terminals import on_terminal

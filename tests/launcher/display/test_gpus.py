@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from launcher.agents.gpus import GpuHolder, GpuList, GpuProcess, HostGpu
+from launcher.agents.queries.gpus import GpuHolder, GpuList, GpuProcess, HostGpu
 from launcher.display.gpus import lines
 
 NOW = 100_000.0

@@ -48,6 +48,8 @@ class FakeSession:
         self.host = host
         self.is_connected = True
         self.said: list[tuple[str, Any]] = []
+        #: Jobs with which it came that no other is known.
+        self.last: list[str] = []
         self.changed = threading.Condition()
 
     def _say(self, name: str, what: Any = None) -> None:
@@ -58,8 +60,10 @@ class FakeSession:
     def start(self) -> None:
         self._say("start")
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None:
         self._say("job", spec.attempt_id)
+        if is_last:
+            self.last.append(spec.attempt_id)
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self._say("cancel", attempts)
@@ -200,6 +204,17 @@ class TestDriving:
         run.end_all()
         assert [path.name for path in (run.folder / ".launcher").glob("journal.sqlite*")] == ["journal.sqlite"]
 
+    def test_the_last_job_is_said_to_be_the_last(self, run):
+        """If the run has said that it has all of them, and each has a host. Else nobody knows whether others follow."""
+        run.dispatcher.start()
+        run.connect(slots=2)
+        run.dispatcher.ask(Submit((run.job(0),)))
+        run.sessions["a"].expect("job", "0.1")
+        assert run.sessions["a"].last == []
+        run.dispatcher.ask(Submit((run.job(1), run.job(2)), is_complete=True))
+        run.sessions["a"].expect("job", "2.1")
+        run.wait(lambda: run.sessions["a"].last == ["2.1"])
+
     def test_a_pattern_that_matched_nothing_is_an_event(self, run):
         """Only for completed jobs, and only for patterns that the job was given: a host may send any number."""
         run.dispatcher.start()
@@ -215,6 +230,23 @@ class TestDriving:
         run.wait(lambda: len(run.returned) == 3)
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
         assert [(event.num, event.host, event.patterns) for event in said] == [(0, "a", ("*.jsn",))]
+
+    def test_files_that_stay_on_a_host_are_told_once_and_when_they_are_many_more(self, run):
+        """With a thousand jobs, that is four times. The message says where they are, and what to do."""
+        run.dispatcher.start()
+        run.connect(slots=5)
+        for num, count in enumerate((2, 3, 19, 20, 1000)):
+            run.dispatcher.ask(Submit((run.job(num),)))
+            run.sessions["a"].expect("job", f"{num}.1")
+            left = facts.LeftFiles("/spool/left", count, ("x.npy", "y.npy"))
+            run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", DONE, NO_PARTS, b"v", None))
+            run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, left=left))
+        run.wait(lambda: len(run.returned) == 5)
+        said = [event.message for event in run.seen if isinstance(event, events.Warned)]
+        assert ["2 files" in said[0], "20 files" in said[1], "1,000 files" in said[2]] == [True] * 3
+        assert len(said) == 3
+        assert "x.npy, y.npy and 998 more" in said[2]
+        assert "in /spool/left on a, until 'launcher clean'" in said[0]
 
     @pytest.mark.parametrize(
         ("refused", "told"),
@@ -357,11 +389,11 @@ class TestDriving:
         there = []
         send = run.sessions["a"].send_job
 
-        def sending(spec, payload):
+        def sending(spec, payload, **more):
             reader = JournalReader(run.folder / ".launcher")
             there.append(reader.count_jobs())
             reader.close()
-            send(spec, payload)
+            send(spec, payload, **more)
 
         run.sessions["a"].send_job = sending
         run.dispatcher.start()

@@ -56,7 +56,7 @@ class TestParseHost:
             ("gpu1`id`", "not a host name"),
             ("gpü1", "not a host name"),
             ("a\nb", "not a host name"),
-            ("user:secret@gpu1", "password"),
+            ("user:secret@gpu1", "'user:\\*\\*\\*@gpu1': .*password; write user@host"),
             ("-l@gpu1", "not a user name"),
             ("us er@gpu1", "not a user name"),
             ("@gpu1", "not a user name"),
@@ -77,6 +77,7 @@ class TestParseHost:
             ("[::1]:", "IPv6"),
             ("local:22", "localhost"),
             ("me@local", "localhost"),
+            ("slurm://login/4", "has no slots.*slurm://LOGIN.*allocations: N"),
         ],
     )
     def test_refuses(self, text: str, says: str) -> None:
@@ -84,6 +85,7 @@ class TestParseHost:
         with pytest.raises(InventoryError, match=says) as caught:
             parse_host(text)
         assert repr(text)[1:5] in str(caught.value)
+        assert "secret" not in str(caught.value)
 
     def test_local_is_here_and_under_this_python(self) -> None:
         """`local` needs no SSH, and its jobs see what the controller sees."""
@@ -95,6 +97,12 @@ class TestParseHost:
         """Somebody may want to test with it."""
         assert not parse_host("localhost").is_local
         assert isinstance(make_transport(parse_host("localhost")), ChosenTransport)
+
+    def test_nodes_without_a_cluster_are_refused_with_what_to_do(self) -> None:
+        """Less of them would not help."""
+        with pytest.raises(InventoryError, match=r"leave nodes out, or add .* slurm://NAME") as caught:
+            host_specs(["gpu1"], LaunchConf(resources={"nodes": 2}))
+        assert "ask for less" not in str(caught.value)
 
     @pytest.mark.parametrize("texts", [["gpu1", "gpu1"], ["gpu1/2", "gpu1/3"], ["GPU1", "gpu1"]])
     def test_refuses_a_host_named_twice(self, texts: list[str]) -> None:

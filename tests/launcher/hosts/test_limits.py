@@ -18,16 +18,18 @@ import pytest
 from launcher import events
 from launcher.agents import connection, facts
 from launcher.agents import link as agents_link
-from launcher.agents.gpus import read_gpus
-from launcher.agents.host_use import read_use
-from launcher.agents.query import AgentQuery
+from launcher.agents.queries.gpus import read_gpus
+from launcher.agents.queries.host_use import read_use
+from launcher.agents.queries.query import AgentQuery
 from launcher.bootstrap.bundle import Bundle
 from launcher.bootstrap.start import start_agent
 from launcher.engine.decider import Decider
 from launcher.engine.dispatcher import _weight
 from launcher.engine.inbox import Inbox
 from launcher.engine.requests import QueuedJob, Submit
-from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from launcher.errors import AgentError, HostBroken
 from launcher.hosts import limits as host_limits
 from launcher.hosts.host_spec import HostSpec
@@ -134,7 +136,7 @@ class Controller:
 
     monotonic = wall
 
-    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
+    def send_job(self, spec: JobSpec, payload: bytes, *, is_last: bool = False) -> None: ...
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self.cancelled.append((attempts, more))

@@ -13,6 +13,7 @@ def test_what_an_allocation_has() -> None:
     slurm = {"partition": "gpu", "time": "4:00:00", "cpus": 8, "gpus": "a100:1", "mem": "32G", "options": ["-C a100"]}
     assert slurm_options("here", slurm) == slurm
     assert slurm_options("here", {"jobs": "many", "idle": 0}) == {"jobs": "many", "idle": 0}
+    assert slurm_options("here", {"environments": "/scratch/me/"}) == {"environments": "/scratch/me/"}
     assert slurm_options("here", {"slots": 2}) == {"slots": 2}
     assert slurm_options("here", {"slots": 1}) == {"slots": 1}
     for time in (90, "90", "4:00:00", "1-12", "1-12:30", "UNLIMITED"):
@@ -71,6 +72,12 @@ def test_what_an_allocation_has() -> None:
         ({"nodes": 4, "tasks": 2}, "tasks: 2 are fewer than 4 nodes"),
         ({"nodes": 2, "jobs": "many"}, "jobs: a job with nodes=2 has an allocation for itself; leave jobs out"),
         ({"tasks": 2, "slots": 2}, "slots: a job with tasks=2 has an allocation for itself"),
+        ({"environments": "scratch"}, "environments: 'scratch' is not the absolute path of a folder on a disk"),
+        ({"environments": "/scratch/../etc"}, "is not the absolute path"),
+        ({"environments": "/"}, "is not the absolute path"),
+        ({"environments": "/scratch\n/x"}, "is not the absolute path"),
+        ({"environments": "/" + "x" * 300}, "is not the absolute path"),
+        ({"environments": True}, "environments: True is not the absolute path"),
         ({"idle": -1}, "idle: -1 is not a number of seconds"),
         ({"idle": float("nan")}, "idle: nan is not a number of seconds"),
         ({"idle": "long"}, "idle: 'long' is not a number of seconds"),

@@ -128,7 +128,7 @@ def test_any_number_of_seconds_is_itself(seconds):
         ({"max_failures": 0}, "max_failures: 0"),
         ({"lease": "soon"}, "lease"),
         ({"on_error": {"cb": "ignore"}}, "on_error.cb"),
-        ({"on_error": "warn"}, "on_error: is not a mapping"),
+        ({"on_error": "warn"}, "on_error: 'warn' is not a mapping"),
         ({"results": True}, "trusted, safe, never"),
         ({"allow_types": ["Point"]}, "allow_types: 'Point'"),
         ({"allow_types": ["a..b"]}, "allow_types"),

@@ -10,7 +10,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from launcher.cli import options as opt
+from launcher.cli import flags
 from launcher.errors import ConfigError
 from launcher.options import Group, LaunchConf, Option, option_fields
 from launcher.options.checks import parse_duration
@@ -102,7 +102,7 @@ NO_FIELD = {"output": "the patterns of `outputs`, whose own option is a switch"}
 def _declared() -> dict[str, set[str]]:
     """The options that the command line makes of LaunchConf, each with its flags."""
 
-    @opt.takes_options()
+    @flags.takes_options()
     def command(**given: object) -> None:
         """A command with all of them."""
 
@@ -118,19 +118,19 @@ def test_the_command_line_has_every_field():
     fields = {field.name for field in dataclasses.fields(LaunchConf)}
     assert fields - set(declared) == set(NO_OPTION)
     assert set(declared) - fields == set(NO_FIELD)
-    flags = set().union(*declared.values())
-    assert [name for name in fields if opt.flag_of(name) not in flags] == []
-    assert opt.flag_of("on_error.upload") == "--on-error upload"
-    assert opt.flag_of("--older-than") == "--older-than"
+    known = set().union(*declared.values())
+    assert [name for name in fields if flags.flag_of(name) not in known] == []
+    assert flags.flag_of("on_error.upload") == "--on-error upload"
+    assert flags.flag_of("--older-than") == "--older-than"
 
 
 def test_a_new_field_has_its_option_at_once(monkeypatch: pytest.MonkeyPatch):
     """The command line says its flag, its values and its default, and reads it."""
     added = Option(parse_duration, "Wait for this.", Group.CODE, metavar="DURATION", usual="5m")
-    monkeypatch.setitem(opt._OPTIONS, "patience_of_all", added)
+    monkeypatch.setitem(flags._OPTIONS, "patience_of_all", added)
     assert _declared()["patience_of_all"] == {"--patience-of-all"}
-    assert opt.flag_of("patience_of_all") == "--patience-of-all"
-    assert opt.conf_values({"patience_of_all": "3m"}) == {"patience_of_all": "3m"}
+    assert flags.flag_of("patience_of_all") == "--patience-of-all"
+    assert flags.conf_values({"patience_of_all": "3m"}) == {"patience_of_all": "3m"}
 
 
 def test_every_field_says_what_it_does():

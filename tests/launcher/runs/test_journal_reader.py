@@ -20,7 +20,8 @@ from launcher.errors import JournalError, RunError
 from launcher.report_page.facts import read_facts
 from launcher.report_page.page import render
 from launcher.reproduce.compare import recorded_outcome
-from launcher.results.job_returns import Decoder, load_returned
+from launcher.results.decoding import Decoder
+from launcher.results.job_returns import load_returned
 from launcher.runs import index, status
 from launcher.runs import record as run_record
 from launcher.runs.journal import Journal, JournalReader

@@ -15,10 +15,9 @@ import pytest
 import launcher
 from launcher import events
 from launcher.demo.server import DemoServer
-from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
+from launcher.errors import CallbackError, CodeError, ConfigError, ResultNotDecoded, UsageError
 from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import load_hosts
-from launcher.results.job_returns import ResultNotDecoded
 from tests.controllers import until, wait_agents_ended
 from tests.launcher.session.recorded import collect, lines
 

@@ -13,7 +13,7 @@ def test_setting_a_host_up_says_what_was_sent(tmp_path: Path) -> None:
     """And which way was taken, if that was before it was ready."""
     happened = [
         events.WayChosen(START + 0.1, "gpu3", "openssh", "a jump"),
-        events.CodeSent(START + 0.2, "gpu3", 7, 3, 4096, ""),
+        events.CodeSent(START + 0.2, "gpu3", 7, 3, 4096),
         events.EnvironmentReady(START + 0.3, "gpu3", "ab" * 32, True, 10),
         events.HostReady(START + 0.4, "gpu3", 4, "3.8.1"),
     ]

@@ -322,3 +322,19 @@ def test_nobody_is_asked_about_a_job_of_which_nothing_came_early(host: SteppedAg
     host.settle()
     assert not peer.all("ask_held")
     assert came(peer) == {"log": ("files", 0, b"one")}
+
+
+def test_a_batch_waits_until_its_disk_may_be_read(host: SteppedAgent) -> None:
+    """And each one that was read is told."""
+    peer = start(host)
+    (folder(host) / "log").write_text("one")
+    told: list[tuple[float, float]] = []
+    limit = output_sync.ReadLimit()
+    limit.free_at = float("inf")
+    limit.read = lambda begun, ended: told.append((begun, ended))  # type: ignore[method-assign]
+    host.agent._sync._limit = limit
+    assert look(host, peer) == []
+    limit.free_at = 0.0
+    assert look(host, peer) == [("log", 0, b"one")]
+    assert told
+    assert all(begun <= ended for begun, ended in told)

@@ -47,7 +47,7 @@ def code_of(data: bytes) -> str:
 
 def test_a_frame_comes_back():
     """Header and payload are unchanged."""
-    header = {"t": "job", "spec": {"a": [1, 2.5, None, "ü"]}, "payload_blob": None, "more": True}
+    header = {"t": "job", "spec": {"a": [1, 2.5, None, "ü"]}, "payload_blob": None, "last": True, "more": True}
     (frame,) = wire.Decoder().feed(wire.encode(header, b"\0\xff"))
     assert frame == (header, b"\0\xff")
 
@@ -199,7 +199,7 @@ def test_frames_come_back_however_the_stream_is_cut(frames, sizes):
         start += size
         index += 1
     # What a sender left out is there as what stands for it.
-    assert out == [({**header, "payload_blob": None}, payload) for header, payload in frames]
+    assert out == [({**header, "payload_blob": None, "last": False}, payload) for header, payload in frames]
     assert decoder.is_idle
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from launcher.cli import completion
-from launcher.cli import options as opt
+from launcher.cli import completion, flags
 from launcher.cli.parameters import Argument, Option
 from launcher.errors import UsageError
 
@@ -32,7 +31,7 @@ _For = Annotated[
 ]
 
 
-@opt.takes_options("hosts_file", "accept_new_host_keys")
+@flags.takes_options("hosts_file", "accept_new_host_keys")
 def connect(hosts: _Hosts = None, kept_for: _For = "8h", **given: object) -> None:
     """Log in to HOSTs with the `ssh` program, which asks in this terminal what has to be asked: a password, a one-time
     code, a passphrase, a PIN, a touch. The connections stay in the background, and runs use them without asking.
@@ -43,7 +42,7 @@ def connect(hosts: _Hosts = None, kept_for: _For = "8h", **given: object) -> Non
     from launcher.transports.openssh.kept import open_kept
 
     duration = parse_duration(kept_for, "--for")
-    options = opt.conf(dict(given))
+    options = flags.conf(dict(given))
     for spec in chosen_hosts(hosts, options.hosts_file):
         how = ssh_options(spec)
         if options.accept_new_host_keys:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Exit
 from launcher.errors import HostError
 
@@ -29,7 +28,7 @@ _Given = Annotated[
 ]
 
 
-@opt.takes_options(
+@flags.takes_options(
     "hosts_file", "python", "environment", "extras", "groups", "downloads", "setup", "workdir", "accept_new_host_keys", "ssh", "warm",
 )  # fmt: skip
 def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
@@ -41,7 +40,7 @@ def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) 
     from launcher.doctor import StepOutcome, examine
     from launcher.hosts.inventory import host_specs
 
-    options = opt.conf({"hosts": hosts, **given})
+    options = flags.conf({"hosts": hosts, **given})
     with output(is_json) as out:
         report: list[dict[str, Any]] = []
         specs = host_specs(None, options)

@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Option
 from launcher.cli.past_hosts import ask, ask_each, hosts_to_ask, labels
 from launcher.errors import LauncherError, UsageError
@@ -41,7 +40,7 @@ _Key = Annotated[
     ),
 ]
 _Verbose = Annotated[bool, Option("--verbose", "-v", help="Also list the packages of each.")]
-_STATES = ("ready", "damaged", "building", "given up")
+_STATES = ("ready", "damaged", "building", "given up", "on nodes")
 
 
 @dataclass
@@ -63,7 +62,7 @@ class _Host:
         }
 
 
-@opt.takes_options("hosts_file", "workdir")
+@flags.takes_options("hosts_file", "workdir")
 def environments(
     hosts: _Given = None,
     key: _Key = None,
@@ -73,7 +72,7 @@ def environments(
 ) -> None:
     """List the environments of packages on HOSTs: size, age, last use, and the runs that use each one now.
 
-    The size of its own is what removing it frees. Shared files are also used by other environments or by the cache.
+    Of each size, its own part is what removing the environment frees. The shared part is also used by other environments or by the cache.
     """
     if key is not None and not re.fullmatch(r"[0-9a-f]{1,64}", key):
         raise UsageError(f"--key: {shown(key)} is not the beginning of a key, which has the digits 0 to 9 and a to f")
@@ -87,9 +86,11 @@ def environments(
         for host in found:
             _print(host, now, with_packages=is_verbose or key is not None)
     if found and all(one.error for one in found):
-        raise LauncherError("no host could be reached")
+        raise LauncherError("no host could be reached; 'launcher doctor HOST' says why, step by step")
     if key is not None and not any(one.items for one in found):
-        raise LauncherError(f"no host that was reached has an environment whose key begins with {key}")
+        raise LauncherError(
+            f"no host that was reached has an environment whose key begins with {key}; leave --key out to list all"
+        )
 
 
 def _ask(host: _Host, key: str) -> None:
@@ -105,6 +106,7 @@ def _is_item(item: Any) -> bool:
         and re.fullmatch(r"[0-9a-f]{1,64}", item["key"]) is not None
         and item.get("state") in _STATES
         and all(isinstance(item.get(name), str) for name in ("why", "python", "lock"))
+        and isinstance(item.get("nodes", ""), str)
         and all(_is_number(item.get(name)) for name in ("bytes", "shared", "built", "used"))
         and _are_texts(item.get("users"))
         and isinstance(item.get("packages"), list)
@@ -130,7 +132,7 @@ def _print(host: _Host, now: float, *, with_packages: bool) -> None:
     if not host.items:
         print("  no environment")
     for item in host.items:
-        is_whole = item["state"] in ("ready", "damaged")
+        is_whole = item["state"] in ("ready", "damaged", "on nodes")
         parts = [f"{count(len(item['packages']), 'package')}" if is_whole else item["state"]]
         parts.append(f"{size(item['bytes'])} of its own, {size(item['shared'])} shared")
         if is_whole:
@@ -140,6 +142,10 @@ def _print(host: _Host, now: float, *, with_packages: bool) -> None:
         print(f"  {item['key'][:12]}  {'; '.join(parts)}")
         if item["state"] == "damaged":
             print(f"      damaged: {clean_line(item['why'])}\n      next: a run or 'launcher prepare' builds it again")
+        elif item["state"] == "on nodes":
+            print(
+                f"      only its files are here: each node builds it in {clean_line(item.get('nodes', ''))}, and removes it there"
+            )
         elif item["state"] == "given up":
             print("      next: 'launcher clean' removes it")
         if with_packages and is_whole:

@@ -9,14 +9,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument
 from launcher.cli.past_hosts import ask, ask_each, labels
 from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
-    from launcher.agents.gpus import GpuList
+    from launcher.agents.queries.gpus import GpuList
     from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["gpus"]
@@ -47,7 +46,7 @@ class _Host:
         return {"host": self.spec.name, "label": self.label, **said, "error": self.error or said.get("error") or None}
 
 
-@opt.takes_options("hosts_file", "workdir")
+@flags.takes_options("hosts_file", "workdir")
 def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
     """Show who has which GPU on HOSTs, since when, for which run and job, and which other processes use it.
 
@@ -55,7 +54,7 @@ def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) ->
     """
     from launcher.hosts.inventory import host_specs
 
-    specs = list(host_specs(None, opt.conf({"hosts": hosts, **given})))
+    specs = list(host_specs(None, flags.conf({"hosts": hosts, **given})))
     found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
     ask_each(_ask, found)
     if is_json:
@@ -64,7 +63,7 @@ def gpus(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) ->
         for host in found:
             _print(host)
     if all(one.error for one in found):
-        raise LauncherError("no host could be reached")
+        raise LauncherError("no host could be reached; 'launcher doctor HOST' says why, step by step")
 
 
 def _ask(host: _Host) -> None:

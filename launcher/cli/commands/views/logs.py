@@ -106,7 +106,8 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
                 return
             if source.answer.is_last and not driver(source.folder):
                 raise RunError(
-                    "no process drives the run, and its host does not answer; this is all the output that is here"
+                    f"job {source.job}: no process drives its run, and its host does not answer, so this is all the output that is here; "
+                    f"when the host can be reached, 'launcher attach' collects the rest"
                 )
             threading.Event().wait(_CHECK_EVERY)
     finally:
@@ -118,7 +119,9 @@ def _copy(source: JobOutput, chosen: tuple[str, ...], follow: bool) -> None:
 def _check_answered(source: JobOutput) -> None:
     """Raise a RunError if the host may have more of the output, and did not answer."""
     if source.answer in (Answer.LOST, Answer.NONE):
-        raise RunError("its host did not answer; this is all the output that is here")
+        raise RunError(
+            f"job {source.job}: its host did not answer, so this is all the output that is here; try again, or look with 'launcher doctor'"
+        )
 
 
 class _Write(Protocol):

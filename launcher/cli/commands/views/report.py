@@ -27,7 +27,11 @@ _Into = Annotated[
     ),
 ]
 _FullPaths = Annotated[
-    bool, Option("--full-paths", help="Leave the names of home folders in the page, and link files outside its folder.")
+    bool,
+    Option(
+        "--full-paths",
+        help="Show full paths, with the names of home folders. Link also files outside the page's folder.",
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ from launcher.errors import HostError, UsageError
 from launcher.util.text.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
+    from launcher.events import Warned
     from launcher.hosts.host_spec import HostSpec
     from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import AttemptStatus, JobStatusLine, RunStatus
@@ -28,6 +29,8 @@ __all__ = ["show"]
 _ROWS = 50
 _All = Annotated[bool, Option("--all", "-a", help="Show all jobs.")]
 _Offline = Annotated[bool, Option("--offline", help="Ask no host; show what this machine knows.")]
+#: The source of a warning about files that stay on a host.
+LEFT = "files"
 _ORDER = {"FAILED": 0, "running": 1, "assigned": 2, "waiting": 3, "COMPLETED": 4}
 
 
@@ -39,6 +42,7 @@ def show(
     is_json: arguments.Json = False,
 ) -> None:
     """Show the state of RUN and its jobs; with RUN#NUM, one job with all its attempts and its traceback."""
+    from launcher.events import Warned
     from launcher.runs import index
     from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import read_jobs, read_status
@@ -49,7 +53,7 @@ def show(
     status = read_status(reference.entry)
     with JournalReader(reference.entry.journal) as reader:
         jobs = read_jobs(reader, reference.num)
-        warnings = [event for _, event in reader.events_of("warning")]
+        warnings = [event for _, event in reader.events_of("warning") if isinstance(event, Warned)]
         if reference.num is not None:
             for job in jobs:
                 job.value = _value(reader, job)
@@ -68,7 +72,9 @@ def show(
                 )
         rows, unread = read_rows(reader, jobs)
     if reference.num is not None and not jobs:
-        raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
+        raise UsageError(
+            f"run {status.run} has no job {reference.num}; 'launcher show {status.run} --all' lists those that it has"
+        )
     ordered = rows if sort is None else sort_rows(rows, sort)
     if is_json:
         arguments.print_json(
@@ -85,8 +91,19 @@ def show(
         if sort is None:
             ordered = sorted(rows, key=lambda row: (_ORDER.get(row.job.state, 9), row.job.num))
         _print_run(Table(status, rows, unread), ordered, None if is_all else _ROWS, sort or "")
-        if warnings:
-            print(f"{len(warnings)} warnings (--json shows them)")
+        _print_warnings(warnings)
+
+
+def _print_warnings(warnings: Sequence[Warned]) -> None:
+    """Print the last warning about files that stay on each host, and how many others there are."""
+    from launcher.display.text import count
+
+    left = {event.host: event for event in warnings if event.source == LEFT}
+    for event in left.values():
+        print(f"warning: {clean(event.message)}")
+    others = sum(event.source != LEFT for event in warnings)
+    if others:
+        print(f"{count(others, 'more warning' if left else 'warning')} (--json shows them)")
 
 
 def _value(reader: JournalReader, job: JobStatusLine) -> str:
@@ -125,7 +142,7 @@ def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
     """Add what the hosts know of a run that no process drives; a host that does not answer is named."""
     import concurrent.futures
 
-    from launcher.agents.query import AgentQuery
+    from launcher.agents.queries.query import AgentQuery
     from launcher.runs import record as run_record
 
     record = run_record.read(reader)

@@ -10,14 +10,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from launcher.cli import arguments, completion
-from launcher.cli import options as opt
+from launcher.cli import arguments, completion, flags
 from launcher.cli.parameters import Argument, Option
 from launcher.cli.past_hosts import hosts_of_runs, labels
 
 if TYPE_CHECKING:
     from launcher.hosts.host_spec import HostSpec
-    from launcher.terminal.use import AskedHost, RunsHere
+    from launcher.terminal.top.use import AskedHost, RunsHere
 
 __all__ = ["top"]
 
@@ -35,13 +34,13 @@ _Every = Annotated[int, Option("--every", metavar="SECONDS", min=1, help="Second
 _PATIENCE = 20.0
 
 
-@opt.takes_options("hosts_file", "workdir")
+@flags.takes_options("hosts_file", "workdir")
 def top(hosts: _Given = None, every: _Every = 2, is_json: arguments.Json = False, **given: Any) -> None:
-    """Show what runs now: on HOSTS, and here: runs, slots, queues, jobs and since when, GPUs and memory.
+    """Show what runs now on HOSTS and here: runs, slots, queues, jobs and since when, GPUs and memory.
 
     On a terminal it goes on until `q`. In a pipe and with --json, it shows everything once.
     """
-    from launcher.terminal.use import AskedHost, RunsHere
+    from launcher.terminal.top.use import AskedHost, RunsHere
 
     specs = _specs(hosts, given)
     asked = [AskedHost(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
@@ -50,7 +49,7 @@ def top(hosts: _Given = None, every: _Every = 2, is_json: arguments.Json = False
         if is_json or not _is_terminal():
             _show_once(asked, here, is_json=is_json)
         else:
-            from launcher.terminal.top import show_top
+            from launcher.terminal.top.top import show_top
 
             show_top(asked, here, float(every))
     finally:
@@ -72,7 +71,7 @@ def _specs(hosts: list[str] | None, given: dict[str, Any]) -> list[HostSpec]:
 
     here = inventory.parse_host(LOCAL)
     if hosts or given.get("hosts_file"):
-        specs = list(inventory.host_specs(None, opt.conf({"hosts": hosts, **given})))
+        specs = list(inventory.host_specs(None, flags.conf({"hosts": hosts, **given})))
     else:
         specs = [dataclasses.replace(spec, workdir=spec.workdir or given.get("workdir")) for spec in _open_hosts()]
     if not any(spec.is_local for spec in specs):
@@ -83,13 +82,13 @@ def _specs(hosts: list[str] | None, given: dict[str, Any]) -> list[HostSpec]:
 def _open_hosts() -> list[HostSpec]:
     """The hosts of runs that have not ended, each once."""
     from launcher.runs.status import read_status
-    from launcher.terminal.use import OPEN
+    from launcher.terminal.top.use import OPEN
 
     return hosts_of_runs(lambda entry: read_status(entry).state in OPEN)
 
 
 def _show_once(hosts: list[AskedHost], here: RunsHere, *, is_json: bool) -> None:
-    from launcher.terminal.top_rows import top_rows
+    from launcher.terminal.top.top_rows import top_rows
 
     is_over = threading.Event()
     for host in hosts:

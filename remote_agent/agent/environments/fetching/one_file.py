@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Optional, Tuple
 
 from remote_agent.agent.environments.fetching.https import BrokenError, Opener, RefusedError
-from remote_agent.agent.spool.blobs import AlteredError, BlobStore
+from remote_agent.agent.spool.code.blobs import AlteredError, BlobStore
 from remote_agent.system.private_files import SpoolError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
 from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore, read_description
 from remote_agent.agent.environments.store.uv_cache import uv_caches
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.shared.disk import files_below
 
@@ -38,6 +38,15 @@ class Evicted(NamedTuple):
     keys: List[str]
     bytes: int
     total: int
+
+    def told(self) -> str:
+        """As the user reads it."""
+        number = len(self.keys)
+        return "{} removed ({}), which no job used; the others take {:.1f} GiB".format(
+            "an old environment was" if number == 1 else "{} old environments were".format(number),
+            "{:.1f} MiB".format(self.bytes / (1 << 20)),
+            self.total / (1 << 30),
+        )
 
 
 def evict(

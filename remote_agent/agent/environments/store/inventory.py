@@ -85,8 +85,8 @@ class EnvironmentInventory:
     def items(self) -> List[Dict[str, Any]]:
         """List all environments, even those that are not complete.
 
-        Each item has `key` (its beginning, if it is not complete), `state` (ready, damaged, building, given up), `why`
-        (if it is damaged), `bytes` (its own) and `shared` (those that others have, too), `built` and
+        Each item has `key` (its beginning, if it is not complete), `state` (ready, damaged, building, given up, on nodes), `why`
+        (if it is damaged), `nodes` (the folder on their own disks in which nodes build it; only its files are here), `bytes` (its own) and `shared` (those that others have, too), `built` and
         `used` (seconds since the epoch), `users` (runs), `python`, `lock` and `packages` ([name, version]).
         """
         found = []
@@ -140,12 +140,14 @@ class EnvironmentInventory:
         usage = self.usage(key)
         said = read_description(path)
         spec = EnvironmentSpec.from_json(said["spec"]) if said is not None else None
-        why = self._damage(key, path, spec)
+        nodes = str(said.get("nodes") or "") if said is not None else ""
+        why = "" if nodes else self._damage(key, path, spec)
         built = said.get("built") if said is not None else None
         return {
             "key": key,
-            "state": "damaged" if why else "ready",
+            "state": "on nodes" if nodes else "damaged" if why else "ready",
             "why": why,
+            "nodes": nodes,
             "bytes": usage.bytes - usage.shared,
             "shared": usage.shared,
             "built": built if isinstance(built, (int, float)) else os.lstat(path).st_mtime,

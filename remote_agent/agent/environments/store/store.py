@@ -5,7 +5,8 @@ at once. When it is on the disk, a file says so; after a power cut, an environme
 work: if it fails (a home on a network, a clock that jumps), two runs may build the same environment, and one of them wins. The lock is a
 file that exists, and not a locked file, because network file systems may not support locks.
 
-    <cache>/envs/<key>          an environment; its `environment.json` is what makes it one
+    <cache>/envs/<key>          an environment; its `environment.json` is what makes it one. If that has `nodes`, nodes build it in a folder of that
+                                name on their own disks, and only its files are here
     <cache>/envs/.part.*        one that is being built, or was given up
     <cache>/envs/.lock.<key>    who builds it
     <cache>/envs/.lock.pruning  who removes files that environments share, when no environment has them any more
@@ -70,6 +71,10 @@ class EnvironmentStore:
         # `exists` follows the link to the Python with which it was made.
         is_there = os.path.exists(os.path.join(path, "environment.json")) and os.path.exists(python)
         return python if is_there and not self.is_doubtful(key) else None
+
+    def is_described(self, key: str) -> bool:
+        """Whether it says what it is made from, so that its files are kept. Where nodes build it on their own disks, nothing else is here."""
+        return read_description(self.path(key)) is not None
 
     def is_doubtful(self, key: str) -> bool:
         """Whether it was written before this boot of the machine, which may have gone down before it was on the disk."""

@@ -13,7 +13,7 @@ from launcher.cli.waiting import client, leaving
 from remote_agent.agent.zygotes import warm
 from remote_agent.agent.zygotes.warm import NO_WARM
 from remote_agent.system.processes import birth
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes that wait need Linux")
 
@@ -28,7 +28,7 @@ def started(monkeypatch: pytest.MonkeyPatch, short_folder: Path) -> list[str]:
     monkeypatch.setattr(leaving, "STARTED", {"path": [], "facts": ()})
     monkeypatch.setattr(leaving, "free_memory", lambda: 1.0)
     monkeypatch.setattr(client.os, "getsid", lambda pid: 1)
-    monkeypatch.setattr(leaving, "_start", lambda store, name, *rest: names.append(name))
+    monkeypatch.setattr(WarmStore, "start", lambda store, name, *rest, **more: names.append(name))
     return names
 
 

@@ -17,9 +17,11 @@ if sys.platform != "linux":
 
 from launcher.cli.waiting import server
 from launcher.cli.waiting.client import facts
-from launcher.cli.waiting.server import Refused, WaitingCommand, receive
+from launcher.cli.waiting.server import WaitingCommand
 from remote_agent.agent.zygotes.warm import NO_WARM
-from remote_agent.system.warm_store import WarmStore
+from remote_agent.system.waiting import forking
+from remote_agent.system.waiting.forking import Refused
+from remote_agent.system.waiting.warm_store import WarmStore
 
 
 @pytest.fixture
@@ -113,25 +115,14 @@ def test_an_import_that_reads_all_variables_serves_nobody(short_folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"zzzzzzzz",
-        b"-0000001",
-        b"7fffffff",
-        b"00000002()",
-        b"00000003[1,",
-        b"00000004None",
-        b"0000000e([],[],[],1,{})",
-    ],
+    "told", [(), None, ([], [], [], 1, {}), (["a"], [], [1], 1, {}), (["a"], [], [], 1, {"A": "1"})]
 )
-def test_what_is_no_request_is_refused(pair: Pair, data: bytes) -> None:
+def test_what_is_no_request_is_refused(waits: WaitingCommand, pair: Pair, told: object) -> None:
     """Whatever it is."""
     theirs, ours = pair
-    theirs.sendall(data)
-    theirs.shutdown(socket.SHUT_WR)
-    with pytest.raises(Refused):
-        receive(ours, array.array("i"))
+    ask(theirs, told)
+    with pytest.raises(Refused, match="something else"):
+        waits.granted(ours)
 
 
 def test_fewer_descriptors_are_refused(waits: WaitingCommand, pair: Pair) -> None:
@@ -145,7 +136,7 @@ def test_fewer_descriptors_are_refused(waits: WaitingCommand, pair: Pair) -> Non
 def test_another_user_is_refused(waits: WaitingCommand, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nobody else can enter the folder."""
     theirs, ours = pair
-    monkeypatch.setattr(server, "peer_of", lambda sock: (os.getpid(), os.geteuid() + 1))
+    monkeypatch.setattr(forking, "peer_of", lambda sock: (os.getpid(), os.geteuid() + 1))
     ask(theirs, request())
     with pytest.raises(Refused, match="another user"):
         waits.granted(ours)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from remote_agent.agent.zygotes.warm import NO_WARM, SUBMITTERS
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 from tests.remote_agent.agents import wait_until
 from tests.requirements import need_programs, need_root
 

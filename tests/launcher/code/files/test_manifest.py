@@ -11,8 +11,8 @@ import pytest
 
 from launcher.code.files.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
 from launcher.errors import CodeError
-from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.agent.spool.manifest import ManifestReader
+from remote_agent.agent.spool.code.blobs import BlobStore
+from remote_agent.agent.spool.code.manifest import ManifestReader
 
 LINKS = (("link", "pkg/module_1.py"), ("pkg/other", "../app.py"))
 

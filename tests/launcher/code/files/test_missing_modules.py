@@ -115,6 +115,12 @@ def test_a_package_that_no_machine_has_is_explained(project: Snapshot) -> None:
         assert explained({"message": f"No module named '{name}'"}, project, "send it; or ") == ""
 
 
+def test_a_name_that_a_module_lacks_is_no_missing_package(project: Snapshot) -> None:
+    """So says Python of a `_target_` with a typo: no package would bring it."""
+    message = "No module named 'models.Adma'; 'models' is not a package"
+    assert explained({"message": message}, project, "send it; or ") == ""
+
+
 @pytest.mark.slow
 def test_a_job_that_imports_late_says_why_the_module_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_server: DemoServer

@@ -448,8 +448,8 @@ def test_an_error_of_the_cap_names_the_largest_files(project):
 
 def test_the_manifest_is_what_the_agent_reads(project):
     """The same files give the same bytes. The agent's own reader accepts it, and writes the tree."""
-    from remote_agent.agent.spool.blobs import BlobStore
-    from remote_agent.agent.spool.code_tree import CodeTree
+    from remote_agent.agent.spool.code.blobs import BlobStore
+    from remote_agent.agent.spool.code.code_tree import CodeTree
 
     (project / "link").symlink_to("app.py")
     snapshot = take(project)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from launcher import events
-from launcher.engine.scheduling.scheduler import HostPhase, Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
+from launcher.engine.scheduling.state import HostPhase
 from remote_agent.protocol.specs.resources import Resources, Room
 from tests.launcher.engine.schedulers import assigned, end, returned
 

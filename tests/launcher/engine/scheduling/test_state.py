@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from launcher import events
-from launcher.engine.scheduling.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
 from tests.launcher.engine.schedulers import ready, submit
 from tests.simulation.journal import through_json
 

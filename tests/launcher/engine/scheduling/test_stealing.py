@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from launcher import events
-from launcher.engine.scheduling.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
 from remote_agent.protocol.specs.resources import Resources, Room
 from tests.launcher.engine.schedulers import assigned, end, ready, returned, submit
 

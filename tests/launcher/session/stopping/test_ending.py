@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from launcher import events
-from launcher.engine.scheduling.scheduler import Policies, Scheduler
+from launcher.engine.scheduling.policies import Policies
+from launcher.engine.scheduling.scheduler import Scheduler
 from launcher.session.stopping.ending import last_event, waits_for, what_is_left
 from tests.launcher.engine.schedulers import ready, submit
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from remote_agent.agent.environments.build import Builder
 from remote_agent.agent.environments.store.store import EnvironmentStore
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.specs.environment import EnvironmentSpec
 
 __all__ = ["build"]

@@ -18,7 +18,7 @@ import pytest
 from remote_agent.agent.environments import build as build_module
 from remote_agent.agent.environments.build import Builder, BuildError
 from remote_agent.agent.environments.store.store import EnvironmentStore
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from remote_agent.protocol.specs.environment import EnvironmentSpec
 from remote_agent.system.private_files import SpoolError
 from tests.remote_agent.agent.environments.sites import KEY, Site, script

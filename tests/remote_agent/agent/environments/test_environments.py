@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from remote_agent.agent.environments import environments as module
 from remote_agent.agent.environments.environments import Environments
+from remote_agent.agent.environments.store.inventory import EnvironmentInventory
 from remote_agent.agent.environments.store.store import PRUNING, EnvironmentStore
-from remote_agent.agent.spool.blobs import AlteredError
+from remote_agent.agent.spool.code.blobs import AlteredError
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.system.host import Folders
@@ -495,3 +497,45 @@ def test_a_failure_ends_what_is_fetched(site: Site, tmp_path: Path, server: File
     run.background.take()
     assert len(run.failed) == 1
     assert run.states() == ["missing"]
+
+
+def test_files_are_gathered_for_nodes_and_nothing_is_built(site: Site, tmp_path: Path) -> None:
+    """It is ready when they are here, under the Python that it has on a node. They are kept, and listed, and a later run finds them."""
+    sha256, data = without(site, 0)
+    run = Run(site, tmp_path)
+    run.environments.nodes = "/scratch"
+    run.want(budget=None)
+    assert run.states() == ["missing"]
+    site.blobs.put(sha256, data)
+    run.environments.arrived(sha256)
+    run.background.run()
+    assert (run.ready, run.failed, run.states()) == (1, [], ["missing", "ready"])
+    plan = run.environments.node_plan
+    assert plan is not None
+    assert (
+        run.environments.python == plan.python == f"/scratch/hydra-remote-launcher-{os.geteuid()}/envs/{KEY}/bin/python"
+    )
+    assert site.store.python(KEY) is None
+    assert not site.parts()
+    (item,) = EnvironmentInventory(site.store.cache, "now", lambda run, host: True).items()
+    assert (item["state"], item["nodes"], item["why"], item["users"]) == ("on nodes", "/scratch", "", ["r1"])
+    again = Run(site, tmp_path, "r2")
+    again.environments.nodes = "/scratch"
+    again.want()
+    assert (again.ready, again.states()) == (1, ["ready"])
+
+
+@pytest.mark.slow
+def test_files_for_nodes_are_no_environment_here(site: Site, tmp_path: Path) -> None:
+    """A run that builds it on this disk does so, and its nodes' files stay known."""
+    gathered = Run(site, tmp_path)
+    gathered.environments.nodes = "/scratch"
+    gathered.want()
+    gathered.background.run()
+    assert gathered.ready == 1
+    built = Run(site, tmp_path, "r2")
+    built.want()
+    built.background.run()
+    assert built.ready == 1
+    assert site.store.python(KEY) is not None
+    assert site.store.is_described(KEY)

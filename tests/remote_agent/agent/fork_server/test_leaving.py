@@ -24,7 +24,7 @@ from remote_agent.agent.fork_server.leaving import leave_fork_server, prefix_of
 from remote_agent.agent.zygotes.warm import NO_WARM
 from remote_agent.protocol import wire
 from remote_agent.system.processes import birth, is_alive
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 from tests.remote_agent.agents import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork servers need Linux")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from remote_agent.agent.spool.code_tree import Missing
-from remote_agent.agent.spool.manifest import ManifestError
+from remote_agent.agent.spool.code.code_tree import Missing
+from remote_agent.agent.spool.code.manifest import ManifestError
 from remote_agent.agent.zygotes.code import Code
 from remote_agent.system.private_files import SpoolError
 

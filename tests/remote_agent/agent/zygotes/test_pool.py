@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 
-from remote_agent.agent.spool.blobs import AlteredError, BlobStore
+from remote_agent.agent.spool.code.blobs import AlteredError, BlobStore
 from remote_agent.job import STORE_FAILED
 from remote_agent.protocol import wire
 from tests.remote_agent.agent.test_agent_machine import spec as job_spec

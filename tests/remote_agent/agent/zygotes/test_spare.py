@@ -17,7 +17,7 @@ import omegaconf
 import pytest
 
 from remote_agent.system.processes import birth
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 from tests.remote_agent.agents import AgentHost, Client, wait_gone, wait_until
 
 pytestmark = pytest.mark.slow

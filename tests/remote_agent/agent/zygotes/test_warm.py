@@ -24,7 +24,7 @@ from remote_agent.agent.zygotes.warm import NO_WARM, WarmInterpreters, key_of, w
 from remote_agent.protocol import wire
 from remote_agent.protocol.specs.warm import WarmSpec
 from remote_agent.system.processes import birth, is_alive
-from remote_agent.system.warm_store import WarmRecord, WarmStore
+from remote_agent.system.waiting.warm_store import WarmRecord, WarmStore
 from tests.remote_agent.agents import wait_until
 from tests.specs import controller_facts, zygote_spec
 

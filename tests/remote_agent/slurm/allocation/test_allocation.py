@@ -516,3 +516,105 @@ def test_a_death_by_sigterm_is_named_when_it_is_known_why(make, monkeypatch, is_
     assert (error.kind, error.message) == (host.batch.said if is_told else ("killed", "terminated by SIGTERM"))
     host.settle()
     assert host.pool.all_attempts() == (["3.1", "3.2"] if is_told else ["3.1"])
+
+
+#: What a node must build before its jobs are prepared; nobody reads it here.
+ON_NODE = PREPARED_APP._replace(node={})
+
+
+class OnNode:
+    """The environments of a node, as the test decides them."""
+
+    def __init__(self) -> None:
+        self.wanted: list[Prepared] = []
+        self.decided: list[tuple[Prepared, str, bool]] = []
+        self.has_failed = self.is_closed = False
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.wanted)
+
+    def want(self, prepared: Prepared) -> None:
+        self.wanted.append(prepared)
+
+    def tick(self, now: float) -> list[tuple[Prepared, str, bool]]:
+        found, self.decided = self.decided, []
+        return found
+
+    def decide(self, lacking: str = "") -> None:
+        """It is there, or cannot be had."""
+        self.has_failed = bool(lacking)
+        self.decided = [(one, lacking, False) for one in self.wanted]
+        self.wanted = []
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def on_node(monkeypatch: pytest.MonkeyPatch) -> OnNode:
+    """See there."""
+    made = OnNode()
+    monkeypatch.setattr(allocation, "NodeEnvironments", lambda *arguments: made)
+    return made
+
+
+def test_it_takes_no_job_before_its_node_has_the_environment(make, on_node):
+    """Then it goes on as ever."""
+    host = make()
+    host.put(3)
+    write_prepared(host.files, ON_NODE)
+    host.settle()
+    assert on_node.wanted == [ON_NODE]
+    assert "3.1" not in host.pool.takers()
+    on_node.decide()
+    host.settle()
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    assert (host.seen().left, on_node.is_closed) == ("it has done its part", True)
+
+
+def test_it_leaves_while_the_environment_is_built_if_nobody_needs_it(make, on_node, monkeypatch):
+    """So a cancel of the run does not wait for a build."""
+    monkeypatch.setattr(allocation, "SETTLE", 0.0)
+    host = make()
+    host.put(3)
+    write_prepared(host.files, ON_NODE)
+    host.settle()
+    assert host.seen().left is None
+    assert host.pool.take("3.1")
+    host.settle()
+    assert (host.seen().left, on_node.is_closed) == ("no job waits", True)
+
+
+def test_what_slurm_ends_while_the_environment_is_built_leaves_its_jobs_to_others(make, on_node):
+    """They were not taken."""
+    host = make()
+    host.put(3)
+    write_prepared(host.files, ON_NODE)
+    host.settle()
+    host.allocation.on_signal(signal.SIGTERM, None)
+    host.settle()
+    assert host.seen().left is not None
+    assert on_node.is_closed
+    assert host.pool.waiting(DEFAULT) == ["3.1"]
+
+
+def test_a_node_that_cannot_have_the_environment_fails_one_job(make, on_node):
+    """With the reason. The others are for another node."""
+    host = make(most=None)
+    host.put(3, 4)
+    write_prepared(host.files, ON_NODE)
+    host.settle()
+    on_node.decide("environment ab on node n1: no room")
+    host.settle()
+    error = host.seen().attempts["3.1"].final.envelope.error
+    assert (error.kind, error.type, error.message) == (
+        "host",
+        "EnvironmentFailed",
+        "environment ab on node n1: no room",
+    )
+    assert host.seen().left == "the environment of its jobs cannot be built on its node"
+    assert host.pool.waiting(DEFAULT) == ["4.1"]

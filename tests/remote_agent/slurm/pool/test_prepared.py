@@ -20,3 +20,14 @@ def test_what_an_application_needs_is_private(tmp_path: Path):
     (name,) = os.listdir(tmp_path / PREPARED)
     assert (tmp_path / PREPARED / name).stat().st_mode & 0o777 == 0o600
     assert read_prepared(files) == [prepared]
+    # An earlier version does not know what a node must build, so that is only there where a node must.
+    assert b"node" not in (tmp_path / PREPARED / name).read_bytes()
+
+
+def test_what_a_node_must_build_before_is_read_as_it_was_written(tmp_path: Path):
+    """With the rest."""
+    files = SharedFiles(str(tmp_path), "submitter")
+    files.make_folder(PREPARED)
+    prepared = PREPARED_APP._replace(node={"named": "/scratch", "spec": {}, "budget": None})
+    write_prepared(files, prepared)
+    assert read_prepared(files) == [prepared]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from remote_agent.agent.spool.code.left_files import LeftFiles
 from remote_agent.agent.spool.log import LogReader, SpoolLog
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
@@ -153,7 +155,8 @@ class LoginNode:
         self.pool = Pool(self.files, f"{SUBMITTER}{turn.number}")
         self.incarnations = Incarnations(self.files)
         background: Any = SimpleNamespace(submit=lambda work, done: None)
-        zygotes: Any = SimpleNamespace()
+        self.left = LeftFiles(os.path.join(self.paths.spool, "code"), self.paths.spool)
+        zygotes: Any = SimpleNamespace(left=self.left)
         asks: Any = self.asks
         self.following = Following(
             self.paths, self.files, self.log, self.pool, self.incarnations, zygotes, background, controller
@@ -184,14 +187,17 @@ class LoginNode:
         monkeypatch.setattr(turns, "is_alive", lambda pid, born: False)
         monkeypatch.setattr(asking_module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
-    def put(self, *numbers: int, klass: str = "default", attempt: int = 1, **more: Any) -> None:
-        """Jobs come from the controller."""
+    def put(self, *numbers: int, klass: str = "default", attempt: int = 1, is_last: bool = False, **more: Any) -> None:
+        """Jobs come from the controller. `is_last`: it says that no other follows the last of them."""
         for number in numbers:
             spec = job_spec(number, attempt=attempt, **more)
             self.pool.put(
-                klass, spec.attempt_id, {"t": "job", "spec": spec.to_json(), "payload_blob": None}, b"payload"
+                klass,
+                spec.attempt_id,
+                {"t": "job", "spec": spec.to_json(), "payload_blob": None, "last": False},
+                b"payload",
             )
-            self.asking.soon()
+            self.asking.soon(is_last=is_last and number == numbers[-1])
 
     def passes(self, seconds: float = 0.0) -> None:
         """Time goes by, and what is due is done."""

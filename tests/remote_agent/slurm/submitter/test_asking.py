@@ -65,6 +65,21 @@ def test_a_request_without_an_answer_is_looked_up_before_another_one(node: Login
     assert asked(node) == [2, 1]
 
 
+def test_more_jobs_are_waited_for_unless_the_last_one_has_come(node: LoginNode) -> None:
+    """As its controller says. Jobs that come later are asked for as ever."""
+    node.put(0, 1)
+    node.passes(0.1)
+    assert asked(node) == []
+    node.passes(0.2)
+    assert asked(node) == [2]
+    node.put(2, 3, 4, is_last=True)
+    node.passes()
+    assert asked(node) == [2, 3]
+    node.put(5)
+    node.passes()
+    assert asked(node) == [2, 3]
+
+
 def test_the_pause_between_requests_without_an_answer(node: LoginNode) -> None:
     """Five seconds after the first one that Slurm does not know, ten after the next. New jobs do not make it shorter."""
     node.slurm.answers = [TIMED_OUT] * 3

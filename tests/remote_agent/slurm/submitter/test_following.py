@@ -263,3 +263,20 @@ def test_whose_files_come_early(node: LoginNode) -> None:
     assert node.following.output_folder(attempt) == node.files.path("incarnations", "100.0", "outputs", "conf", "0")
     node.incarnations.bury("100.0", "node_failed", "its node failed", 0.0)
     assert list(node.following.active()) == []
+
+
+def test_what_a_job_has_left_beside_its_code_is_told_with_its_files(node: LoginNode) -> None:
+    """The code is on the shared disk, so the login node sees what jobs elsewhere have written into it, when none runs any more."""
+    code = Path(node.paths.spool) / "code"
+    code.mkdir()
+    node.left.begin()
+    mark = Path(f"{code}.complete").stat().st_ctime_ns
+    while not (code / "result.npy").exists() or (code / "result.npy").stat().st_ctime_ns <= mark:
+        (code / "result.npy").write_text("x")  # until the disk's clock goes on
+    log = running(node)
+    node.following.follow(0.0)
+    wrote(log, "final", b"value", a="0.1", **FINAL)
+    wrote(log, "gone", a="0.1")
+    node.following.follow(1.0)
+    (end,) = node.said("files_end")
+    assert end["left"] == {"folder": f"{node.paths.spool}/left", "count": 1, "names": ["result.npy"]}

@@ -70,3 +70,15 @@ def test_one_job_is_asked_for_at_once_and_several_together():
     assert [gathering.came(100.0 + n / 10) for n in range(1, 15)][-1] == pytest.approx(101.0)
     gathering.asked()
     assert gathering.came(102.0) == pytest.approx(102.05)
+
+
+def test_files_are_read_in_what_looks_leave_of_the_time():
+    """A slow look, or a slow batch, puts the next batch off by ten times as long. No look waits for a batch."""
+    pace = LookPace()
+    pace.looked(100.0, 100.2, 1)
+    assert pace.free_at == pytest.approx(102.2)
+    at = pace.at
+    pace.read(102.5, 103.5)
+    assert (pace.free_at, pace.at) == (pytest.approx(113.5), at)
+    pace.looked(104.0, 104.1, 1)
+    assert pace.free_at == pytest.approx(113.5)

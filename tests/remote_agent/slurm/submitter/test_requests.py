@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_the_agent_is_told_what_it_is_for(node: LoginNode) -> None:
     assert json.loads(told["--left"]) == [60.0, 30.0]
     assert "--part" not in told
     assert "--spare" not in told
+    assert "--environments" not in told
+    requests.options["environments"] = "/scratch/me"
+    assert (
+        role(requests.allocations("r", is_many=True))["--environments"]
+        == f"/scratch/me/hydra-remote-launcher-{os.geteuid()}"
+    )
 
 
 def test_a_class_says_what_each_job_has(node: LoginNode) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remote_agent.agent.environments.fetching.downloads import STOPPED, Download, Downloads
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from tests.file_server import FileServer, running_file_server
 from tests.remote_agent.agents import wait_until
 

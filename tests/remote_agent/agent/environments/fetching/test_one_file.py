@@ -13,7 +13,7 @@ import pytest
 
 from remote_agent.agent.environments.fetching import one_file as fetching
 from remote_agent.agent.environments.fetching.downloads import Download, Downloads
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code.blobs import BlobStore
 from tests.file_server import FileServer, running_file_server
 
 DATA = os.urandom(700_000)

@@ -1,0 +1,1 @@
+"""What a host is asked without a run: by commands about hosts."""
