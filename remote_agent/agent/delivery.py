@@ -183,6 +183,7 @@ class Delivery:
             is_made=attempt.final is not None and attempt.final.envelope.status == "COMPLETED",
             held=attempt.held,
             left=left.told(),
+            skips_holes=link is not None and link.takes_holes,
         )
 
     def on_held(self, header: Held, payload: bytes) -> None:
