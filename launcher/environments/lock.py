@@ -133,7 +133,7 @@ def _read(source: Source, extras: Sequence[str], groups: Sequence[str], steps: S
             chosen = [part for extra in extras for part in ("--extra", extra)]
             chosen += [part for group in groups for part in ("--group", group)]
             inputs = [text, _text(project / "pyproject.toml", or_empty=True)]
-            options = ["--frozen", "--no-emit-local", "--no-default-groups", *chosen]
+            options = ["--frozen", "--no-emit-project", "--no-default-groups", *chosen]
             return _exported(path, inputs, options, project, steps)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from launcher.environments.addresses import Addresses
 from launcher.environments.fetchable_pythons import fetchable_pythons
 from launcher.environments.host_uv import uv_for
+from launcher.environments.local_folders import check_all_are_named
 from launcher.environments.lock import Lock, compile_for, find_compiled, keep_compiled, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
 from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
@@ -182,7 +183,9 @@ class EnvironmentSource:
             return found
         if self._is_exact:
             raise DoesNotFit("the run that is repeated resolved its requirements for other Pythons or platforms")
-        return compile_for(self.lock, facts, python, self._kept, self._steps)
+        compiled = compile_for(self.lock, facts, python, self._kept, self._steps)
+        check_all_are_named(compiled, self.lock)
+        return compiled
 
     def _rank(self, python: PythonFacts) -> tuple[bool, bool, list[int]]:
         numbers = [int(part) for part in python.version.split(".")[:2]]

@@ -93,7 +93,7 @@ def _chosen(package: Any, what: Any, lock: Lock) -> Chosen | None:
     kind = type(what).__name__
     name = str(package.name)
     if kind == "PackageDirectory":
-        # It comes with the project's code. If it does not, its import reports that it is missing.
+        # Its modules come with the project's code; `launcher.environments.local_folders` refuses those that cannot.
         return None
     if kind == "PackageVcs":
         return _from_git(name, package, what, lock)

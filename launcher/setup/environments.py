@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher.environments.local_folders import local_folders
 from launcher.environments.lock import Lock, read_lock, write_whole
 from launcher.environments.source import find_auto, find_source
 from launcher.environments.uv import Steps, uv_program
@@ -22,12 +23,13 @@ from launcher.util.user_folders import cache_folder
 from remote_agent.protocol.fields import is_sha256
 
 if TYPE_CHECKING:
+    from launcher.code.files.snapshot import Snapshot
     from launcher.environments.plan import EnvironmentSource
     from launcher.hosts.host_spec import HostSpec
     from launcher.options import LaunchConf
     from launcher.setup.kinds.run_setup import RunSetup
 
-__all__ = ["LOCKS", "LastKey", "locks_of", "source_of", "way_to_have"]
+__all__ = ["LOCKS", "LastKey", "locks_of", "roots_of", "source_of", "way_to_have"]
 
 #: A folder next to a run's journal, with what was resolved for its hosts.
 LOCKS = "locks"
@@ -64,6 +66,24 @@ def locks_of(
     elif (options.extras or options.groups) and not any(made):
         raise PackagesError("extras and groups belong to an environment: choose one with `environment`, such as `auto`")
     return locks
+
+
+def roots_of(lock: Lock, is_sent: bool, snapshot: Snapshot | None) -> list[str]:
+    """Return the folders for `sys.path` of the local packages that a lock names. In code that is sent, they are relative to it.
+
+    Raises:
+        PackagesError: the modules of one do not come with the code, or need to be built.
+    """
+    roots = []
+    for folder in local_folders(lock):
+        root = folder.source_root()
+        if not is_sent:
+            roots.append(str(root))
+        elif snapshot is not None and snapshot.has_folder(root):
+            roots.append(snapshot.relative(root))
+        elif not folder.is_project:
+            raise folder.not_sent(snapshot.root if snapshot is not None else None)
+    return roots
 
 
 class LastKey:

@@ -174,7 +174,7 @@ class PreparedRun:
 
         command = setup.command(is_sent)
         return ZygoteSpec(
-            sys_path=setup.sys_path(is_sent),
+            sys_path=list(dict.fromkeys([*setup.sys_path(is_sent), *setup.package_roots(spec)])),
             cwd=setup.cwd(is_sent),
             isolation=setup.options.isolation,
             main_module=setup.main_module,

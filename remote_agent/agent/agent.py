@@ -113,6 +113,9 @@ class Agent:
         self.reaper.on_over = self.delivery.send_outputs
         zygotes.listener = self.reaper
         self.delivery.is_idle = lambda: not attempts.has_active and not self.queue
+        self.delivery.running_since = lambda: min(
+            (one.started_at or time.time() for one in attempts.active()), default=time.time()
+        )
         controller.on_query = Queries(paths, attempts).answer
         if listener is not None:
             for note in told_replaceable((where.cache, where.spool)):

@@ -156,6 +156,11 @@ class Snapshot:
         # A link is sent as a link; the file behind it is sent under its own name.
         return name in self._by_path or os.path.relpath(path, self.root) in self._by_path
 
+    def has_folder(self, path: Path) -> bool:
+        """Whether something in this folder is sent."""
+        name = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
+        return name == "." or name in self._folders
+
     def relative(self, path: Path) -> str:
         """A path of this machine, relative to the root: its own if it is sent, else that of the nearest folder that is.
 

@@ -11,6 +11,7 @@ from launcher.setup.kinds.run_setup import RunSetup
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
+    from launcher.hosts.host_spec import HostSpec
 
 __all__ = ["ProbeSetup"]
 
@@ -30,3 +31,7 @@ class ProbeSetup(RunSetup):
     def environment_source(self, lock: Lock) -> EnvironmentSource:
         """What says what a host installs of a lock."""
         return super().environment_source(lock) if self.source is None else self.source(lock)
+
+    def package_roots(self, spec: HostSpec) -> list[str]:
+        """None: no code of a project is sent."""
+        return []

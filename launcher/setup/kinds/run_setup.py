@@ -258,7 +258,10 @@ class RunSetup:
             from launcher.setup.environments import locks_of
 
             locks = locks_of(self.hosts, self.options, self.root, self.script_file())
-        return dataclasses.replace(self, snapshot=snapshot, main_module=main_module, locks=locks)
+        setup = dataclasses.replace(self, snapshot=snapshot, main_module=main_module, locks=locks)
+        for spec in self.hosts if not self.locks else ():
+            setup.package_roots(spec)  # what cannot be sent is refused before a host is asked anything
+        return setup
 
     def environment_source(self, lock: Lock) -> EnvironmentSource:
         """What says what a host installs of a lock."""
@@ -406,6 +409,19 @@ class RunSetup:
         if self.root is None or self.snapshot is None:
             return []
         return self.snapshot.sys_path(self.root, sys.path)
+
+    def package_roots(self, spec: HostSpec) -> list[str]:
+        """Return the next entries of a host's `sys.path`: those of the local packages that its lock names.
+
+        Raises:
+            PackagesError: one cannot be sent.
+        """
+        lock = self.locks.get(spec.name)
+        if lock is None:
+            return []
+        from launcher.setup.environments import roots_of
+
+        return roots_of(lock, self.sends_code(spec), self.snapshot)
 
     def cwd(self, is_sent: bool) -> str:
         """Return the folder that the application is started in. In code that is sent, it is relative to it."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from launcher.environments import lock as module
+from launcher.environments.local_folders import local_folders
 from launcher.environments.lock import Lock, compile_for, locks_from_bytes, locks_to_bytes, read_lock
 from launcher.environments.source import Source
 from launcher.errors import PackagesError
@@ -187,3 +188,15 @@ def test_kept_locks_are_read_back() -> None:
     for data in (b"[]", b"{}", b'{"version": 2, "locks": {}}', b'{"version": 1, "locks": {"h": {}}}', b"x"):
         with pytest.raises(ValueError):
             locks_from_bytes(data)
+
+
+def test_a_path_of_a_uv_lock_is_kept(tmp_path: Path) -> None:
+    """So that it can be put on `sys.path`, or refused. The project itself is left out."""
+    inner = tmp_path / "p" / "libs" / "mylib"
+    (inner / "src" / "mylib").mkdir(parents=True)
+    built = '[build-system]\nrequires = ["uv_build"]\nbuild-backend = "uv_build"\n'
+    (inner / "pyproject.toml").write_text(f'[project]\nname = "mylib"\nversion = "1"\n{built}')
+    more = f'{built}[tool.uv.sources]\nmylib = {{path = "libs/mylib"}}\n'
+    path = lock_project(make_project(tmp_path / "p", tmp_path / "index", ("mylib",), more=more))
+    lock = read_lock(Source("uv", path), (), ())
+    assert [one.path for one in local_folders(lock)] == [inner]

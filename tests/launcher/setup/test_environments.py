@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from launcher.code.files.snapshot import take
 from launcher.environments.lock import Lock
 from launcher.errors import PackagesError
 from launcher.hosts.host_spec import HostSpec
 from launcher.hosts.inventory import load_hosts
 from launcher.options import LaunchConf
-from launcher.setup.environments import locks_of, source_of, way_to_have
+from launcher.setup.environments import locks_of, roots_of, source_of, way_to_have
 from launcher.setup.kinds.run_setup import RunSetup
 
 
@@ -47,3 +48,24 @@ def test_extras_without_an_environment_are_refused() -> None:
     """They would do nothing."""
     with pytest.raises(PackagesError, match="choose one"):
         locks_of([HostSpec("local", "local")], LaunchConf(extras=["x"]), None, None)
+
+
+def test_modules_of_a_local_package_come_with_the_code(tmp_path: Path) -> None:
+    """By the source root of its folder. Outside of the code that is sent, it is refused by name, with the next step."""
+    inner, outer = tmp_path / "project" / "libs" / "mylib", tmp_path / "outer"
+    for folder in (inner, outer):
+        (folder / "src" / "mylib").mkdir(parents=True)
+        (folder / "src" / "mylib" / "__init__.py").write_text("")
+    snapshot = take(tmp_path / "project")
+
+    def lock(path: str) -> Lock:
+        return Lock(str(tmp_path / "project" / "requirements.txt"), f"-e {path}\n", is_resolved=False)
+
+    assert roots_of(lock("./libs/mylib"), True, snapshot) == ["libs/mylib/src"]
+    assert roots_of(lock("./libs/mylib"), False, None) == [str(inner / "src")]
+    assert roots_of(lock("../outer"), False, None) == [str(outer / "src")]
+    for is_sent in (snapshot, None):
+        with pytest.raises(
+            PackagesError, match=r"outer, which is .*\n    next: move it into the project.*uv build --wheel"
+        ):
+            roots_of(lock("../outer"), True, is_sent)
