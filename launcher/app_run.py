@@ -229,16 +229,16 @@ def _check_known(app: Application, options: LaunchConf, config: Any, taken: Snap
     """
     keys = [_key_of(app, spec, options, taken) for spec in host_specs(None, options)]
     own = config.get("hydra")
-    uses_process = own is not None and _refers_to_variables(own)
+    uses_process = own is not None and _reads_variables(own)
     why = why_import_here(keys, uses_process=uses_process)
     if why is not None:
         raise _ImportHereError(why)
 
 
-def _refers_to_variables(node: Any) -> bool:
-    from omegaconf import OmegaConf
+def _reads_variables(node: Any) -> bool:
+    from launcher.config.interpolations import mentions
 
-    return "oc.env" in OmegaConf.to_yaml(node)
+    return mentions(node, "oc.env")
 
 
 def _key_of(app: Application, spec: HostSpec, options: LaunchConf, taken: Snapshot | None) -> str | None:

@@ -1,5 +1,7 @@
 """The exceptions of the controller. Third-party exceptions become one of these where they appear, and nowhere else.
 
+What a job failed with, such as its timeout, is no exception here but a JobError: `remote_agent.shared.failure` has its text.
+
     LauncherError                    everything below; exit code 1 on the command line unless said otherwise
     +-- UsageError                   a request is wrong: a name, a range, a file                  (exit code 2)
     |   +-- ConfigError              a config does not compose, resolve or validate

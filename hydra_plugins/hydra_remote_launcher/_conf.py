@@ -122,11 +122,20 @@ class RemoteLauncherConf:
     # The end of what is written.
 
 
+#: How Hydra names who has added the options.
+_PROVIDER = "hydra-remote-launcher"
+
+
 def register() -> None:
     """Add the options to Hydra's ConfigStore as `hydra/launcher=remote`."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    store = ConfigStore.instance()
+    before = store.repo.get("hydra", {}).get("launcher", {}).get("remote.yaml")
+    # Hydra runs the plugin's module once more if it was imported before. To make the node takes longer than all the rest of the plugin.
+    if before is not None and before.provider == _PROVIDER:
+        return
     # Unknown keys are allowed here, so that the launcher can refuse them and name the nearest known key.
     node = OmegaConf.structured(RemoteLauncherConf, flags={"struct": False})
-    ConfigStore.instance().store(group="hydra/launcher", name="remote", node=node, provider="hydra-remote-launcher")
+    store.store(group="hydra/launcher", name="remote", node=node, provider=_PROVIDER)

@@ -207,14 +207,15 @@ class AttemptReceiver:
     def on_chunk(self, header: messages.Chunk, payload: bytes | memoryview) -> None:
         """A part of a long result or file."""
         attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
-        if size < 0 or offset < 0:
+        hole = whole(header["hole"])
+        if size < 0 or offset < 0 or not 0 <= hole <= offset:
             raise wire.ProtocolError("field", f"chunk at byte {offset} of {size}")
         if kind == "file":
             path, mode = header["path"], whole(header["mode"])
             if not path:
                 raise wire.ProtocolError("field", "chunk of a file without a path")
             mtime = header["mtime"]
-            self._write(attempt, lambda folder: folder.write_chunk(path, mode, size, offset, payload, mtime))
+            self._write(attempt, lambda folder: folder.write_chunk(path, mode, size, offset, payload, mtime, hole))
         elif kind != "result":
             raise wire.ProtocolError("field", f"chunk of kind {kind[:40]!r}")
         elif self._folder(attempt) is not None:

@@ -314,6 +314,7 @@ class AgentConnection:
                 "live": plan.live,
                 "batch": None if plan.batch is None else dict(plan.batch),
                 "sync": None if plan.sync is None else plan.sync.to_json(),
+                "holes": True,
             }
         )
         if plan.manifest is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from launcher.util.text.near import names_like
 
-__all__ = ["unresolved"]
+__all__ = ["mentions", "unresolved"]
 
 #: `${name:` calls a resolver; `${key}` and `${.key}` refer to a node. A backslash before it makes it plain text.
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*([A-Za-z_][\w]*(?:\.[A-Za-z_][\w]*)*)\s*:")
@@ -51,6 +51,11 @@ def unresolved(config: Any, *, without: str | None = None) -> Iterator[str]:
             if _place_of(config, node, len(dots), names) is None:
                 near = _near_path(config, node, len(dots), names)
                 yield f"{key}: {text}: the config has no {dots}{path}{near}; set it, or write \\${{...}} for plain text"
+
+
+def mentions(node: Any, text: str) -> bool:
+    """Whether a value of a config has this text, as it is written: nothing is resolved."""
+    return any(text in value for one in _nodes(node) if isinstance(value := one._value(), str))
 
 
 def _nodes(node: Any, without: str | None = None) -> Iterator[Any]:

@@ -66,7 +66,7 @@ CAPS: dict[str, Cap] = {
     "open_results": Cap(64, "long results that have begun and are not complete", "given up"),
     # Files.
     "files": Cap(100_000, "output files of a job", "refused"),
-    "bytes": Cap(1 << 40, "bytes of output files of a job", "refused"),
+    "bytes": Cap(1 << 40, "bytes of output files of a job, with their holes", "refused"),
     "unfinished": Cap(16, "output files of a job that have begun and are not complete", "refused"),
     "open_folders": Cap(32, "output directories that are held open", "waits"),
     "synced": Cap(10_000, "files and folders of a job that come while it runs", "waits"),

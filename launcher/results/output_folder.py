@@ -23,7 +23,7 @@ from launcher.results.names import MAX_PATH, beside, check_path
 from launcher.results.owners import OWN, Owners
 from launcher.results.synced_files import SyncedFiles
 from launcher.results.tree import FolderTree
-from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
+from launcher.results.writing import OURS, RefusedFile, lengthen, refusal_of, set_time, write_all
 from launcher.util.same_name import folded
 from remote_agent.protocol.specs.held import HeldFile
 
@@ -64,8 +64,8 @@ class OutputFolder:
     #: The file whose rest was refused when it began, so that what follows of it is not written.
     _refused_rest: str = ""
     _streams: JobStreams = field(init=False)
-    #: path -> (descriptor, bytes so far, number of its part)
-    _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    #: path -> (descriptor, bytes so far, number of its part, whether it has holes)
+    _partial: dict[str, tuple[int, int, int, bool]] = field(default_factory=dict)
     #: Folded name -> name, for disks that ignore case.
     _names: dict[str, str] = field(default_factory=dict)
     _parts: int = 0
@@ -196,9 +196,19 @@ class OutputFolder:
     # -- long files ----------------------------------------------------------------------------------------------
 
     def write_chunk(
-        self, path: str, mode: int, size: int, offset: int, data: bytes | memoryview, mtime: int | None = None
+        self,
+        path: str,
+        mode: int,
+        size: int,
+        offset: int,
+        data: bytes | memoryview,
+        mtime: int | None = None,
+        hole: int = 0,
     ) -> None:
         """Write the next part of a long file. The file gets its name when it is complete.
+
+        Args:
+            hole: bytes before `offset` that are a hole, on the host and here. They count for the caps like any others.
 
         Raises:
             OSError: the disk is full or gone.
@@ -212,16 +222,18 @@ class OutputFolder:
                     self._begin(path, mode, size)
                 if path not in self._partial:
                     return  # it was refused when it began
-                fd, done, part = self._partial[path]
-                if offset != done or done + len(data) > size:
-                    raise RefusedFile(f"byte {offset} came, but byte {done} was expected")
-                write_all(fd, data)
+                fd, done, part, is_sparse = self._partial[path]
+                if hole < 0 or offset - hole != done or offset + len(data) > size:
+                    raise RefusedFile(f"byte {offset - hole} came, but byte {done} was expected")
+                write_all(fd, data, offset)
+                if hole and offset == size:
+                    lengthen(fd, size)
             except RefusedFile as refusal:
                 self._discard(path)
                 self._refuse(path, str(refusal))
                 return
-            done += len(data)
-            self._partial[path] = (fd, done, part)
+            done = offset + len(data)
+            self._partial[path] = (fd, done, part, is_sparse or hole > 0)
             if done == size:
                 self._put_in_place(path, size, mtime)
 
@@ -235,21 +247,21 @@ class OutputFolder:
                 self._refuse(begun, "other files were begun before it was complete")
         self._parts += 1
         fd = self._create(OWN, self._part(self._parts), mode)
-        self._partial[path] = (fd, 0, self._parts)
+        self._partial[path] = (fd, 0, self._parts, False)
 
     def _put_in_place(self, path: str, size: int, mtime: int | None) -> None:
         """Give a complete file its name."""
-        fd, _, number = self._partial.pop(path)
+        fd, _, number, is_sparse = self._partial.pop(path)
         own, part = self._tree.folder(OWN), self._part(number)
         try:
             set_time(fd, mtime)
             self._check(path, size)
             with self._alone():
                 self._make_way(path)
-                folder, name = self._destination(path, lambda there: self._tree.equals(there, fd))
-                if name and self._is_continued(
-                    path, os.fstat(fd).st_mode, size, lambda count, at: os.pread(fd, count, at), mtime
-                ):
+                folder, name = self._destination(path, lambda there: not is_sparse and self._tree.equals(there, fd))
+                mode, read = os.fstat(fd).st_mode, lambda count, at: os.pread(fd, count, at)
+                # To read holes takes long, and to add them to the file that came early would fill them.
+                if not is_sparse and name and self._is_continued(path, mode, size, read, mtime):
                     name = ""
                 if name:
                     above = self._tree.folder(folder)

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 
-__all__ = ["OURS", "RefusedFile", "UnusableFolder", "refusal_of", "set_time", "write_all"]
+__all__ = ["OURS", "RefusedFile", "UnusableFolder", "lengthen", "refusal_of", "set_time", "write_all"]
 
 #: Errors of the disk or of this process. They are not the file's fault, and may pass.
 OURS = (
@@ -47,6 +47,19 @@ def refusal_of(error: OSError) -> RefusedFile:
     if error.errno in OURS:
         raise error
     return RefusedFile(error.strerror or "cannot be written")
+
+
+def lengthen(fd: int, size: int) -> None:
+    """Make a file as long as this, with a hole at its end.
+
+    Raises:
+        RefusedFile: the file would be larger than files may be here.
+        OSError: the disk is full or gone.
+    """
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise refusal_of(error) from None
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:

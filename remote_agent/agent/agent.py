@@ -42,7 +42,7 @@ from remote_agent.protocol.messages import Finish, Hello
 from remote_agent.shared.disk import remove_tree
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import Folders, boot_id
-from remote_agent.system.private_files import SpoolError, make_private_folder
+from remote_agent.system.private_files import SpoolError, make_private_folder, told_replaceable
 from remote_agent.system.processes import kill_whole
 
 __all__ = ["Agent", "log_crash", "remove_spool"]
@@ -113,7 +113,13 @@ class Agent:
         self.reaper.on_over = self.delivery.send_outputs
         zygotes.listener = self.reaper
         self.delivery.is_idle = lambda: not attempts.has_active and not self.queue
+        self.delivery.running_since = lambda: min(
+            (one.started_at or time.time() for one in attempts.active()), default=time.time()
+        )
         controller.on_query = Queries(paths, attempts).answer
+        if listener is not None:
+            for note in told_replaceable((where.cache, where.spool)):
+                controller.note(note)
         for note in logout_notes:
             controller.note_logout(note)
         controller.handlers.update(

@@ -78,6 +78,8 @@ class Delivery:
         self.again: Callable[[Attempt], bool] = lambda attempt: False
         #: Whether no job runs or waits here.
         self.is_idle: Callable[[], bool] = lambda: False
+        #: When the first of the jobs began that run here, in seconds since the epoch; 0.0 if that is not known.
+        self.running_since: Callable[[], float] = lambda: 0.0
         #: Whether the next attempt at the job of this one is known here, so that the files for it stay.
         self.is_followed: Callable[[Attempt], bool] = lambda attempt: _next_id(attempt) in attempts
 
@@ -167,7 +169,7 @@ class Delivery:
             yield wire.encode({"t": "ask_held", "attempt": attempt.id})
             return  # `on_held` goes on
         left = self._zygotes.left
-        yield from left.look(is_idle=self.is_idle())
+        yield from left.look(is_idle=self.is_idle(), running_since=self.running_since())
         yield from output_frames(
             attempt.id,
             self._paths.streams(attempt),
@@ -181,6 +183,7 @@ class Delivery:
             is_made=attempt.final is not None and attempt.final.envelope.status == "COMPLETED",
             held=attempt.held,
             left=left.told(),
+            skips_holes=link is not None and link.takes_holes,
         )
 
     def on_held(self, header: Held, payload: bytes) -> None:

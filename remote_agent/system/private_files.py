@@ -1,9 +1,14 @@
 """Private files and folders: mode 0600 and 0700, owned by this user, never reached through a link."""
 
 import os
+import pwd
 import stat
+from typing import Iterable, List
 
-__all__ = ["SpoolError", "check_parent", "make_private_folder", "open_private"]
+__all__ = ["SpoolError", "check_parent", "make_private_folder", "open_private", "told_replaceable"]
+
+#: The owner of files whose real owner is not known here: those of root over NFS, or of a user outside of a container.
+_UNKNOWN_OWNER = 65534
 
 
 class SpoolError(Exception):
@@ -52,3 +57,43 @@ def check_parent(path: str) -> None:
     mode = os.stat(parent).st_mode
     if mode & 0o002 and not mode & stat.S_ISVTX:
         raise SpoolError("everybody can write to {}, and could replace its content".format(parent))
+
+
+def told_replaceable(paths: Iterable[str]) -> List[str]:
+    """Say of each folder above ours through which another user could replace ours. Such folders are common on clusters, so they are
+    not refused. What a link on the way leads through, and what a group may write, is not looked at.
+    """
+    found: List[str] = []
+    for path in paths:
+        folder, above = os.path.realpath(path), ""
+        while above != folder:
+            above, folder = folder, os.path.dirname(folder)
+            why = _replaced_by(folder)
+            if why and why not in found:
+                found.append(why)
+    return found
+
+
+def _replaced_by(folder: str) -> str:
+    """Say who else could rename what is in a folder; empty if nobody is known."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return ""  # a folder that may be passed but not examined; nothing is known of it
+    owner = status.st_uid
+    if status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX:
+        who = "everybody can write to {} (its owner is {})".format(folder, _user(owner))
+    elif owner not in (0, os.geteuid(), _UNKNOWN_OWNER):
+        who = "{} belongs to {}".format(folder, _user(owner))
+    else:
+        return ""
+    return "{}, who could replace the launcher's folders below it, and so run code as you; name a safer folder with 'workdir'".format(
+        who
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "user {}".format(uid)

@@ -168,6 +168,22 @@ def test_what_slurm_will_never_start_fails_by_name(cluster: SlurmCluster, tmp_pa
     check_nothing_left(cluster)
 
 
+def test_more_nodes_than_the_cluster_has_fail_by_name(cluster: SlurmCluster, tmp_path: Path):
+    """Only the jobs that need them. The others run, each in an allocation of its own."""
+    app = load_app()
+    with launcher.Session.open(hosts=[login(cluster)], folder=tmp_path / "out") as session:
+        large = session.submit(app.quick, {"num": 0}, resources={"nodes": 9})
+        small = session.submit(app.quick, {"num": 1})
+        assert small.result(_LONG) == 10
+        error = large.job_return(_LONG).error
+    assert error is not None
+    assert error.kind == "host"
+    assert "9 nodes" in error.message
+    assert "PartitionConfig" in error.message
+    assert lines(cluster.login, "ran") == ["1"]
+    check_nothing_left(cluster)
+
+
 def test_allocations_that_end_before_they_begin_are_not_asked_for_for_ever(cluster: SlurmCluster, tmp_path: Path):
     """After three, the jobs fail, and the error says what Slurm said and where to look."""
     cluster.put_program("sbatch", '#!/bin/sh\ncat >/dev/null\necho "#!/bin/sh\nexit 3" | /usr/bin/sbatch "$@"\n')

@@ -10,6 +10,7 @@ import pytest
 
 import launcher
 from launcher import events
+from tests.commands import Cli
 from tests.end_to_end.test_slurm import check_nothing_left, login
 from tests.faults.injection import FaultyRun, lines, load_app, open_gate
 from tests.hosts.slurm import SlurmCluster, running_cluster
@@ -62,6 +63,24 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(preempting: SlurmCluster, t
     assert [event.why for event in run.of(events.JobRequeued)] == ["run again there after: preempted"]
     assert len(run.of(events.JobReturned)) == 1
     paired(preempting, 2)
+    check_nothing_left(preempting)
+
+
+def test_a_preempted_job_is_run_again_by_hand(
+    preempting: SlurmCluster, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+):
+    """Where `requeue` says that none goes on by itself, also not in the allocation that Slurm starts again. `launcher retry` chooses it by its kind."""
+    run = FaultyRun(tmp_path).start(load_app().gated, 2, [login(preempting, partition="low", requeue={})])
+    wait_started(run, 2)
+    preempt(preempting)
+    returns = run.finish(_LONG)
+    assert [(one.error.kind, one.attempt) for one in returns if one.error] == [("preempted", 1)] * 2
+    assert sorted(lines(preempting.login, "ran")) == ["0", "1"]
+    paired(preempting, 2)
+    open_gate(preempting.login)
+    Cli(capfdbinary)("retry", str(tmp_path / "sweep"), "--kind", "preempted")
+    assert sorted(lines(preempting.login, "ran")) == ["0", "0", "1", "1"]
+    paired(preempting, 4)
     check_nothing_left(preempting)
 
 

@@ -15,6 +15,7 @@ from launcher import events
 from launcher.agents.queries.query import AgentQuery
 from launcher.hosts.host_spec import HostSpec
 from launcher.results.job_returns import JobReturns
+from tests.commands import Cli
 from tests.end_to_end.test_slurm import allocations, check_nothing_left, login
 from tests.hosts.slurm import SlurmCluster, running_cluster
 from tests.packages import lock_project, make_project, make_wheel
@@ -132,7 +133,9 @@ def on_disk(cluster: SlurmCluster, node: str) -> list[str]:
     return sorted(one for one in found if one != ".use")
 
 
-def test_each_node_builds_it_once_on_its_own_disk(disks: SlurmCluster, lock: str, tmp_path: Path):
+def test_each_node_builds_it_once_on_its_own_disk(
+    disks: SlurmCluster, lock: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+):
     """From files that were sent once. Allocations that begin at once on a node wait for the one that builds. A later run finds it on both."""
     spec = login(disks, environments=_DISK)
     returns, seen = run(spec, tmp_path / "first", 8, lock)
@@ -150,6 +153,13 @@ def test_each_node_builds_it_once_on_its_own_disk(disks: SlurmCluster, lock: str
     with AgentQuery(spec, "clean") as query:
         (item,) = query.environments()
     assert (item["key"], item["state"]) == (ready.key, "on nodes")
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text(f"login: {{ssh_config: {disks.login.ssh_config}, slurm: {{environments: {_DISK}}}}}\n")
+    cli = Cli(capfdbinary)
+    assert "has its files there, and each node builds it" in cli(
+        "prepare", "--hosts", str(hosts), "--environment", lock
+    )
+    assert f"only its files are here: each node builds it in {_DISK}" in cli("environments", "--hosts", str(hosts))
     check_nothing_left(disks)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 
 from launcher.cli.waiting.client import PREFIX, STARTED, may_wait
@@ -22,6 +23,8 @@ __all__ = ["MOST", "leave", "modules_of"]
 
 #: Not more of them wait.
 MOST = 2
+#: Seconds for one to have imported everything, also on a machine that is busy.
+_LONGEST_START = 60.0
 #: What it imports if this command has: ours, and what ours needs. Never anything of the application.
 _PACKAGES = frozenset(
     {"antlr4", "cloudpickle", "fabric", "hydra", "invoke", "launcher", "omegaconf", "paramiko", "remote_agent", "yaml"}
@@ -83,8 +86,15 @@ def leave(idle: float) -> None:
 
 
 def _still_fits(store: WarmStore, record: WarmRecord, needs_hydra: bool) -> bool:
-    """Whether this command was forked from it, and it waits on, and has what this command has imported."""
-    return record.name == STARTED.get("by") and store.is_waiting(record) and (record.has_packages or not needs_hydra)
+    """Whether it has what this command has imported, and this command was forked from it, and it waits on; or it has just been started.
+
+    A command that was shorter than its imports must not end it and begin anew: no later one would ever find one that waits.
+    """
+    if needs_hydra and not record.has_packages:
+        return False
+    if store.is_waiting(record):
+        return record.name == STARTED.get("by")
+    return record.python == sys.executable and 0 <= time.time() - record.since < _LONGEST_START
 
 
 def modules_of(imported: Iterable[str]) -> list[str]:

@@ -194,6 +194,14 @@ def _read(told: Any) -> tuple[Request, Any]:
     return Request(argv, original, path, variables), its_facts
 
 
+def _rehearse_composing() -> None:
+    """Do ahead what every first config takes, if the commands compose with Hydra."""
+    if "hydra" in sys.modules:
+        from launcher.config.rehearsal import rehearse
+
+        rehearse()
+
+
 def main(cache: str, name: str, idle: float, path: Sequence[str], expected: object, modules: Sequence[str]) -> bool:
     """Be the process. Returns True in each fork that is to be a command, and False at the end of the waiting.
 
@@ -210,7 +218,7 @@ def main(cache: str, name: str, idle: float, path: Sequence[str], expected: obje
         store.remove(name)
         return False
     with _ended(store, name):
-        read = import_recording(modules)
+        read = import_recording(modules, _rehearse_composing)
         request = WaitingCommand(store, name, idle, path, read).wait()
     if request is None:
         return False

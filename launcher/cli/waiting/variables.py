@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ["at_start", "import_recording"]
@@ -41,8 +41,12 @@ class _Recorded(dict[Any, Any]):
         return super().__iter__()
 
 
-def import_recording(modules: Sequence[str]) -> frozenset[str] | None:
-    """Import modules, and return which variables are read meanwhile; None if one of them reads all."""
+def import_recording(modules: Sequence[str], then: Callable[[], None] | None = None) -> frozenset[str] | None:
+    """Import modules, and return which variables are read meanwhile; None if one of them reads all.
+
+    Args:
+        then: called afterwards; what it reads is noted, too.
+    """
     # What reads `os.environ`, as `get` and `in` do, looks here. There is no public way to take part in that.
     content = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
     recorded = _Recorded(content)
@@ -51,6 +55,8 @@ def import_recording(modules: Sequence[str]) -> frozenset[str] | None:
         for name in modules:
             with contextlib.suppress(ImportError):  # the command that needs it says so
                 importlib.import_module(name)
+        if then is not None:
+            then()
     finally:
         # They may have set some.
         content.clear()

@@ -211,6 +211,7 @@ class Controller:
         self._alone_since = None
         link.live = hello["live"]
         link.sync = sync
+        link.takes_holes = hello["holes"]
         self.lease = lease
         # It is not sent as a source, because later messages must come after it.
         self._welcome(link, more)

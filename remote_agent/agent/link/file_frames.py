@@ -2,7 +2,7 @@
 
 Rule: the copy of a file shows it as it was at one moment. A file that changes while it is read is read again. If it changes every
 time, that is reported. Of a file whose first bytes the controller holds already, only the rest is sent. These bytes are
-compared here, by their hash, in the same reading.
+compared here, by their hash, in the same reading. Holes of a large file are not sent (`holes`), if the controller can leave them out.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Any, Dict, Generator, Iterator, List
 
+from remote_agent.agent.link.holes import has_hole, ranges
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.output_tree import MAX_NAMES, Refusals
 from remote_agent.protocol import wire
@@ -98,8 +99,11 @@ class _WatchedFile:
 class FileFrames:
     """Makes frames of files, and keeps track of what was sent and which copies may be inconsistent."""
 
-    def __init__(self, attempt_id: str, refused: Refusals, held: Dict[str, HeldFile]) -> None:
+    def __init__(
+        self, attempt_id: str, refused: Refusals, held: Dict[str, HeldFile], skips_holes: bool = False
+    ) -> None:
         self._held = dict(held)
+        self._skips_holes = skips_holes
         self._attempt_id = attempt_id
         self._small = _Small(attempt_id)
         self._refused = refused
@@ -125,6 +129,8 @@ class FileFrames:
                     frames = self._small_file if watched.size <= _SMALL else self._large_file
                     # Once. A file that changes after that is sent as a whole.
                     held = self._held.pop(relative, None)
+                    if self._skips_holes and watched.size > _SMALL and has_hole(fd, watched.size):
+                        held = None  # the whole file without its holes is less than its rest with them
                     is_rest = held is not None and (yield from _is_held(fd, watched, held))
                     if held is not None and is_rest:
                         yield from self._rest_of_file(relative, fd, watched, held.size)
@@ -161,18 +167,17 @@ class FileFrames:
             "size": watched.size,
             "mtime": watched.mtime,
             "offset": 0,
+            "hole": 0,
             "parts": None,
         }
-        offset = 0
-        while offset < watched.size:
-            data = _read(fd, min(wire.CHUNK, watched.size - offset), offset)
+        for hole, offset, size in ranges(fd, watched.size, self._skips_holes):
+            data = _read(fd, size, offset) if size else b""
             if not is_last and not watched.is_same:
                 return
-            if not data:
+            if len(data) < size:
                 raise OSError(0, "it became shorter each time it was sent")
-            header["offset"] = offset
+            header["offset"], header["hole"] = offset, hole
             yield wire.encode_head(header, len(data)), data
-            offset += len(data)
 
     def _rest_of_file(self, relative: str, fd: int, watched: _WatchedFile, base: int) -> Iterator[Piece]:
         """Yield what a file has beyond the bytes that the controller holds; one empty part if that is nothing.

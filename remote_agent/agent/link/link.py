@@ -53,6 +53,8 @@ class Link:
         self.live = False
         #: How output files of running jobs are sent; None if they are not.
         self.sync: Optional[SyncSpec] = None
+        #: Whether the controller said that it understands chunks without the holes of a file.
+        self.takes_holes = False
         self._is_closed = False
         self._is_writing = False
         self._last_heard = time.monotonic()

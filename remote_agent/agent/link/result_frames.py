@@ -49,6 +49,7 @@ def result_frames(attempt_id: str, parts: ResultParts) -> Iterator[Piece]:
             "mtime": None,
             "size": size,
             "offset": offset,
+            "hole": 0,
             "parts": parts.without_file().to_json() if offset == 0 else None,
         }
         yield wire.encode_head(header, length), Slice(file, offset, length)
@@ -66,6 +67,7 @@ def output_frames(
     is_made: bool = False,
     held: Optional[Dict[str, HeldFile]] = None,
     left: Optional[Dict[str, Any]] = None,
+    skips_holes: bool = False,
 ) -> Iterator[Piece]:
     """Yield the rest of stdout and stderr, then the files of the output directory, then the end mark.
 
@@ -73,6 +75,7 @@ def output_frames(
     says so.
     held: path -> what the controller holds of a file. If these are its first bytes, only the rest is sent.
     left: what the run's jobs have written beside their code; see `LeftFiles.told`.
+    skips_holes: whether the controller understands chunks without the holes of a file.
 
     The end mark has `refused`: what cannot be sent (a link that leads out, a device, an unreadable file, a name that is
     not text); `unmatched`: the positions of the patterns that matched nothing; and `cut`: what was killed while it may
@@ -82,7 +85,7 @@ def output_frames(
     refused = Refusals()
     yield from _rest_of_streams(attempt_id, streams, sent, dropped, cap, refused, sizes)
     selection = Selection(patterns)
-    files = FileFrames(attempt_id, refused, held or {})
+    files = FileFrames(attempt_id, refused, held or {}, skips_holes)
     if folder is not None and patterns is not False:
         if is_made and not os.path.isdir(folder):
             files.noted.add("the output directory", "is not there any more: the job moved or removed it")

@@ -12,6 +12,7 @@ import os
 import stat
 from typing import Dict, Iterator, List, NamedTuple, Optional, Union
 
+from remote_agent.agent.link.holes import has_hole
 from remote_agent.agent.link.output_tree import OutputTree, Refusals, wanted
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import Synced
@@ -72,6 +73,8 @@ def _file_pieces(
             return
         if before is not None and before[:3] == (now.st_ino, now.st_size, now.st_mtime_ns):
             return
+        if now.st_size - now.st_blocks * 512 > MAX_UNNAMED and has_hole(fd, now.st_size):
+            return  # it comes at the end, without its holes
         base = _base(fd, now, before)
         if not base and now.st_size > MAX_UNNAMED and not is_named:
             return

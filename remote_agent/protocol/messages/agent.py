@@ -138,7 +138,10 @@ class Final(TypedDict):
 
 
 class Chunk(TypedDict):
-    """A part of a long result (`kind`: result) or file (`kind`: file). `parts`: with the first chunk of a result."""
+    """A part of a long result (`kind`: result) or file (`kind`: file). `parts`: with the first chunk of a result.
+
+    `hole`: how many bytes before `offset` are a hole of the file. They are zeros, and are not sent.
+    """
 
     t: Literal["chunk"]
     attempt: str
@@ -148,6 +151,7 @@ class Chunk(TypedDict):
     mtime: Optional[int]
     size: int
     offset: int
+    hole: int
     parts: Optional[Dict[str, Any]]
 
 

@@ -36,7 +36,8 @@ class Hello(TypedDict):
 
     `needs`: the Resources of each job; None for jobs that take a slot as it is. `size`: those that the user says the host has.
     `lease`: seconds without a controller after which jobs end. `batch`: the batch system there, whose allocations run the jobs, and how to
-    ask for them; None for a host that runs them itself. `sync`: a SyncSpec; None if output files come at the end of their job alone.
+    ask for them; None for a host that runs them itself. `sync`: a SyncSpec; None if output files come at the end of their job alone. `holes`: the
+    controller understands chunks with a `hole`.
     """
 
     t: Literal["hello"]
@@ -52,6 +53,7 @@ class Hello(TypedDict):
     live: bool
     batch: Optional[Dict[str, Any]]
     sync: Optional[Dict[str, Any]]
+    holes: bool
 
 
 class Prepare(TypedDict):

@@ -127,6 +127,7 @@ class Allocation(Agent):
             "live": False,
             "batch": None,
             "sync": None,
+            "holes": False,
         }
         part = order.part
         if part is not None:

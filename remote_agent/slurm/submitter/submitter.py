@@ -46,7 +46,7 @@ from remote_agent.slurm.submitter.pace import LookPace
 from remote_agent.slurm.submitter.submitter_log import SubmitterLog
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import Folders, boot_id
-from remote_agent.system.private_files import make_private_folder
+from remote_agent.system.private_files import make_private_folder, told_replaceable
 
 __all__ = ["Submitter"]
 
@@ -79,6 +79,8 @@ class Submitter(ZygoteListener):
         for name in ("streams", "payload", "blobs", "logs", "allocations"):
             make_private_folder(os.path.join(where.spool, name))
         self._controller = controller = Controller(paths, selector, self._on_hello, self._on_greeted, self._on_gone)
+        for note in told_replaceable((where.cache, where.spool)):
+            controller.note(note)
         self._background = background = BackgroundThread(self._wake)
         #: Slurm's programs may take seconds, and must not wait for a disk.
         self._asks = BackgroundThread(self._wake)

@@ -270,6 +270,8 @@ class TestInvalidFrames:
             {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 9, "offset": 0, "parts": []},
             {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 1 << 60, "offset": 0},
             {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": 5},
+            {"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "size": 9, "offset": 0, "hole": 1},
+            {"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "size": 9, "offset": 0, "hole": -1},
             {"t": "final", "attempt": "0.1", "envelope": {}},
             {"t": "final", "attempt": "0.1", "envelope": {**DONE, "status": "UNKNOWN"}},
             {"t": "final", "attempt": "0.1", "envelope": {**DONE, "error": FAILED["error"]}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from launcher.config.interpolations import unresolved
+from launcher.config.interpolations import mentions, unresolved
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,26 @@ def test_nothing_is_resolved_by_looking():
     assert list(unresolved(OmegaConf.create({"a": "${launcher_test_looking:}"}))) == []
     assert not called
     OmegaConf.clear_resolver("launcher_test_looking")
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"a": "${oc.env:X}"}, True),
+        ({"a": [{"b": "x-${oc.env:X,1}"}]}, True),
+        ({"a": "${nope:${oc.env:X}}"}, True),
+        ({"a": {"b": "x"}, "c": None, "d": "???", "e": [1]}, False),
+        ({"a": {"oc.env": 1}}, False),
+    ],
+)
+def test_a_text_is_found_where_it_is_written(config, found):
+    """In a value, at any depth. A key calls nothing."""
+    assert mentions(OmegaConf.create(config), "oc.env") is found
+
+
+def test_the_text_of_a_container_that_is_an_interpolation_is_found_too():
+    """As that of a value."""
+    assert mentions(OmegaConf.create({"a": {"b": 1}, "c": {"d": "${oc.env:X}"}, "e": "${oc.dict.keys:a}"}), "oc.dict")
+    config = OmegaConf.create({"a": {"b": 1}})
+    config.a = "${oc.env:X}"
+    assert mentions(config, "oc.env")

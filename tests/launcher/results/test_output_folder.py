@@ -250,6 +250,64 @@ def is_loop(link: str) -> bool:
 
 
 @pytest.mark.slow
+class TestHoles:
+    """Parts of a file that do not come, because they are zeros."""
+
+    @pytest.mark.parametrize(
+        ("size", "hole", "offset", "data"),
+        [
+            (100, 50, 40, b"x"),
+            (100, 50, 60, b"x"),
+            (100, -1, 9, b"x"),
+            (100, 85, 95, b"x" * 6),
+            (100, 95, 105, b""),
+        ],
+        ids=["back", "lost", "negative", "beyond", "longer"],
+    )
+    def test_what_does_not_follow_is_refused(self, tmp_path, size, hole, offset, data):
+        """A hole begins where the bytes before it end, and ends within the file."""
+        folder = OutputFolder(tmp_path / "out")
+        folder.write_chunk("a", 0o644, size, 0, b"y" * 10)
+        folder.write_chunk("a", 0o644, size, offset, data, None, hole)
+        folder.close()
+        assert [name for name, _ in folder.refused] == ["a"]
+        assert not (tmp_path / "out" / "a").exists()
+
+    def test_a_hole_counts_for_the_cap(self, tmp_path):
+        """So that whoever copies the file later gets no more than the cap."""
+        folder = OutputFolder(tmp_path / "out", max_bytes=1000)
+        folder.write_chunk("a", 0o644, 1001, 0, b"")
+        folder.write_chunk("a", 0o644, 1001, 1001, b"", None, 1001)
+        folder.close()
+        assert folder.refused == [("a", "more than 1000 bytes")]
+
+    def test_a_file_that_is_too_long_for_the_disk_is_refused(self, tmp_path, monkeypatch):
+        """It costs the job nothing else."""
+
+        def refuse(*args):
+            raise OSError(errno.EFBIG, "File too large")
+
+        monkeypatch.setattr("launcher.results.writing.os.ftruncate", refuse)
+        folder = OutputFolder(tmp_path / "out")
+        folder.write_chunk("a", 0o644, 1 << 39, 0, b"")
+        folder.write_chunk("a", 0o644, 1 << 39, 1 << 39, b"", None, 1 << 39)
+        folder.write("b", 0o644, b"x")
+        folder.close()
+        assert folder.refused == [("a", "File too large")]
+        assert [one.name for one in (tmp_path / "out").iterdir() if one.is_file()] == ["b"]
+
+    def test_it_takes_the_place_of_what_came_early(self, tmp_path):
+        """It is not added to that file, which would fill the holes."""
+        folder = OutputFolder(tmp_path / "out")
+        folder.sync("a", 0o644, 1, 0, 0, b"x")
+        folder.write_chunk("a", 0o644, 1 << 30, 0, b"x")
+        folder.write_chunk("a", 0o644, 1 << 30, 1 << 30, b"", None, (1 << 30) - 1)
+        folder.close()
+        status = (tmp_path / "out" / "a").stat()
+        assert folder.refused == []
+        assert (status.st_size, status.st_blocks * 512 < 1 << 20) == (1 << 30, True)
+
+
 @settings(
     max_examples=examples(300),
     deadline=None,

@@ -338,3 +338,18 @@ def test_a_batch_waits_until_its_disk_may_be_read(host: SteppedAgent) -> None:
     assert look(host, peer) == [("log", 0, b"one")]
     assert told
     assert all(begun <= ended for begun, ended in told)
+
+
+@pytest.mark.parametrize("hello", [{}, {"holes": True}], ids=["earlier", "holes"])
+def test_holes_are_left_out_if_the_controller_says_so(host: SteppedAgent, hello: dict[str, Any]) -> None:
+    """One of an earlier version gets all bytes."""
+    peer = start(host, sync=None, **hello)
+    with open(folder(host) / "data", "wb") as file:
+        file.truncate(1 << 20)
+    ((zygote, job),) = host.jobs()
+    job.finish(b"value")
+    zygote.ended(job, 0)
+    host.settle()
+    sent = [frame for frame in peer.frames if frame.header["t"] == "chunk"]
+    assert sum(len(frame.payload) + frame.header["hole"] for frame in sent) == 1 << 20
+    assert sum(frame.header["hole"] for frame in sent) == (1 << 20 if hello else 0)

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.system.private_files import SpoolError, check_parent, make_private_folder, open_private
+from remote_agent.system.private_files import (
+    SpoolError,
+    check_parent,
+    make_private_folder,
+    open_private,
+    told_replaceable,
+)
 
 
 def test_a_folder_is_made_private(tmp_path: Path):
@@ -57,3 +63,43 @@ def test_a_parent_that_everybody_may_write_to_is_refused(tmp_path: Path):
         check_parent(str(parent / "ours"))
     parent.chmod(0o1777)
     check_parent(str(parent / "ours"))
+
+
+class TestReplaceable:
+    """Folders further up, through which another user could replace ours."""
+
+    def test_one_that_everybody_may_write_to_is_told_once(self, tmp_path: Path) -> None:
+        """With its name and its owner, however many of our folders are below it. The sticky bit prevents that."""
+        ours = tmp_path / "open" / "x" / "ours"
+        ours.mkdir(parents=True)
+        assert told_replaceable([str(ours)]) == []
+        (tmp_path / "open").chmod(0o777)
+        (told,) = told_replaceable([str(ours), str(ours.parent / "other")])
+        assert f"everybody can write to {tmp_path / 'open'} (its owner is " in told
+        (tmp_path / "open").chmod(0o1777)
+        assert told_replaceable([str(ours)]) == []
+
+    @pytest.mark.parametrize("mode", [0o755, 0o1777], ids=oct)
+    def test_one_of_another_user_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+        """Its owner may rename what is in it, also with the sticky bit. Root's folders are safe."""
+        (tmp_path / "theirs" / "ours").mkdir(parents=True)
+        (tmp_path / "theirs").chmod(mode)
+        whole = os.stat
+
+        def stat(path: str) -> os.stat_result:
+            found = list(whole(path))
+            found[4] = {str(tmp_path / "theirs"): 4_000_123}.get(path, 0)
+            return os.stat_result(found)
+
+        monkeypatch.setattr("remote_agent.system.private_files.os.stat", stat)
+        (told,) = told_replaceable([str(tmp_path / "theirs" / "ours")])
+        assert f"{tmp_path / 'theirs'} belongs to user 4000123" in told
+
+    def test_a_folder_that_cannot_be_examined_is_not_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is known of it."""
+
+        def stat(path: str) -> os.stat_result:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("remote_agent.system.private_files.os.stat", stat)
+        assert told_replaceable(["/a/b"]) == []

@@ -64,7 +64,9 @@ def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Qu
         ):
             done = build_environments(wanted, options, locks, [_without_run(display, tally)], early)
         without = [spec.name for spec in specs if spec.name not in locks]
-        for line in [*map(_line, done), *(f"{name}: gets none" for name in without)]:
+        on_nodes = {spec.name for spec in specs if spec.slurm is not None and spec.slurm.get("environments")}
+        told = [_line(one, on_nodes=one.host in on_nodes) for one in done]
+        for line in [*told, *(f"{name}: gets none" for name in without)]:
             print(line, file=out.people)
         code = 0 if all(one.key for one in done) else HostError.exit_code
         out.report(_json(done, without, tally, code))
@@ -85,11 +87,13 @@ def _without_run(display: Any, tally: Tally) -> Any:
     return show
 
 
-def _line(done: PreparedHost) -> str:
+def _line(done: PreparedHost, *, on_nodes: bool) -> str:
     from launcher.display.text import clean, fetched_text, size
 
     if done.key:
         what = "is built" if done.is_new else "is there already"
+        # Which nodes have it already, nobody knows here.
+        what = "has its files there, and each node builds it" if on_nodes else what
         return f"{done.host}: environment {done.key[:12]} {what} ({size(done.total)}{fetched_text(done.fetched)})"
     text = f"{done.host}: FAILED: {clean(done.phase)}: {clean(done.why)}"
     return text.replace("\n", "\n    ") + (f"\n    next: {clean(done.next_step)}" if done.next_step else "")

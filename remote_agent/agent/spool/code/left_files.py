@@ -6,9 +6,10 @@ complete, whatever program or library has written it. A look takes a small part 
 
 import errno
 import os
+import stat
 import time
 from collections import deque
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
 
 from remote_agent.system.private_files import make_private_folder, open_private
 
@@ -57,13 +58,14 @@ class LeftFiles:
         """
         os.close(open_private(self._mark, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
 
-    def look(self, *, is_idle: bool) -> Iterator[bytes]:
+    def look(self, *, is_idle: bool, running_since: float = 0.0) -> Iterator[bytes]:
         """Look at the tree, if it is time. Yields pauses.
 
-        While other jobs run, a file may be one that its job removes again, so it counts when it is seen twice.
+        A file that a running job may have written may be one that it removes again. So that counts when it is seen twice.
 
         Args:
             is_idle: no job runs or waits.
+            running_since: when the first of the running jobs began, in seconds since the epoch. What changed before is none of theirs.
         """
         if not is_idle and time.monotonic() < self._next_at:
             return
@@ -71,16 +73,16 @@ class LeftFiles:
         if since is None:
             return
         begun_at = time.monotonic()
-        found: List[str] = []
-        for name in _changed(self._tree, since):
-            if name is None:
+        found: List[_Changed] = []
+        for one in _changed(self._tree, since):
+            if one is None:
                 yield b""
             else:
-                found.append(name)
+                found.append(one)
                 if len(found) >= _MAX_FOUND:
                     break
-        settled = found if is_idle else [name for name in found if name in self._seen]
-        self._seen = set(found)
+        settled = [one.name for one in found if is_idle or one.at < running_since * 1e9 or one.name in self._seen]
+        self._seen = {one.name for one in found}
         self._names, self._count = settled[:_MAX_NAMED], len(settled)
         now = time.monotonic()
         self._next_at = now + _RARELY * (now - begun_at)
@@ -98,7 +100,7 @@ class LeftFiles:
             OSError: the disk. The spool must stay.
         """
         since = self._since()
-        found = [] if since is None else [name for name in _changed(self._tree, since) if name is not None]
+        found = [] if since is None else [one.name for one in _changed(self._tree, since) if one is not None]
         if os.path.isdir(self.folder):
             # The run was over before, and was taken up again.
             os.rename(self.folder, self._aside)
@@ -124,8 +126,15 @@ class LeftFiles:
             return None
 
 
-def _changed(tree: str, since: int) -> Iterator[Optional[str]]:
-    """Yield the files that have changed since then, by their paths below the tree; and None for each pause."""
+class _Changed(NamedTuple):
+    """A file that has changed: its path below the tree, and when, in nanoseconds by the disk's clock."""
+
+    name: str
+    at: int
+
+
+def _changed(tree: str, since: int) -> Iterator[Optional[_Changed]]:
+    """Yield the files that have changed since then; and None for each pause."""
     waiting = deque([""])
     looked_at = 0
     while waiting:
@@ -144,15 +153,20 @@ def _changed(tree: str, since: int) -> Iterator[Optional[str]]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in _CACHES:
                     waiting.append(below + entry.name + "/")
-            elif not entry.name.endswith(_OWN_USE) and _changed_at(entry) > since:
-                yield below + entry.name
+            elif not entry.name.endswith(_OWN_USE):
+                at = _changed_at(entry)
+                if at > since:
+                    yield _Changed(below + entry.name, at)
 
 
 def _changed_at(entry: "os.DirEntry[str]") -> int:
+    """When a file or a link has changed. 0 for a socket, a pipe or a device, which nobody wants to keep."""
     try:
-        return entry.stat(follow_symlinks=False).st_ctime_ns
+        status = entry.stat(follow_symlinks=False)
     except OSError:
         return 0  # it was removed just now
+    is_kept = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+    return status.st_ctime_ns if is_kept else 0
 
 
 def _move(source: str, target: str) -> None:

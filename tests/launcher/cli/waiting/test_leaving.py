@@ -91,6 +91,37 @@ def test_the_one_that_served_stays_if_it_has_all(
     assert len(started) == (0 if has_packages else 1)
 
 
+@pytest.mark.parametrize(
+    ("age", "python", "has_packages", "stays"),
+    [
+        (1.0, sys.executable, True, True),
+        (1.0, sys.executable, False, False),
+        (1.0, "/another/python", True, False),
+        (3600.0, sys.executable, True, False),
+        (-3600.0, sys.executable, True, False),
+    ],
+)
+def test_one_that_still_imports_is_left_in_peace(
+    started: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    short_folder: Path,
+    age: float,
+    python: str,
+    has_packages: bool,
+    stays: bool,
+) -> None:
+    """Commands that follow each other faster than it imports would end each other's, and none would ever be served. One that would not
+    serve them, or hangs, is replaced.
+    """
+    store, name = _store(short_folder), "command-1-aa"
+    store.write(WarmRecord(name, os.getpid(), birth(os.getpid()), "", python, time.time() - age, 60.0, has_packages))
+    ended: list[str] = []
+    monkeypatch.setattr(WarmStore, "end", lambda self, record: ended.append(record.name))
+    monkeypatch.setitem(sys.modules, "hydra", sys)
+    leaving.leave(60.0)
+    assert (len(started), ended) == ((0, []) if stays else (1, [name]))
+
+
 def test_it_imports_what_is_ours_and_nothing_of_the_application() -> None:
     """Whatever the application is called, and whatever it has imported."""
     imported = [

@@ -65,3 +65,8 @@ def test_afterwards_nothing_is_noted(module: Path) -> None:
     import_recording(["reads_variables", "a_module_that_is_not_there"])
     assert os.environ._data is before  # type: ignore[attr-defined]
     assert os.environ["KNOWN"] == "1"
+
+
+def test_what_is_read_after_the_imports_is_noted_too() -> None:
+    """What is done ahead may read variables as an import does."""
+    assert "READ_LATER" in (import_recording([], lambda: print(os.environ.get("READ_LATER"))) or ())

@@ -112,7 +112,7 @@ class _Controller:
     def __init__(self) -> None:
         self.said: list[dict[str, Any]] = []
         self.notes: list[str] = []
-        self.link = SimpleNamespace(outbox=self, live=False)
+        self.link = SimpleNamespace(outbox=self, live=False, takes_holes=True)
 
     def say(self, header: Any, payload: bytes = b"") -> None:
         """A short message."""

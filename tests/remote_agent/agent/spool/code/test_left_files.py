@@ -41,9 +41,9 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def look(self, *, is_idle: bool = True) -> list[str]:
+    def look(self, *, is_idle: bool = True, running_since: float = 0.0) -> list[str]:
         """Look, and return the names that the user is told."""
-        list(self.left.look(is_idle=is_idle))
+        list(self.left.look(is_idle=is_idle, running_since=running_since))
         told = self.left.told()
         return [] if told is None else told["names"]
 
@@ -85,7 +85,8 @@ def test_new_and_changed_files_are_named(run: Run) -> None:
 
 
 def test_what_tools_write_for_themselves_is_no_reason(run: Run) -> None:
-    """Bytecode, caches of tools, locks."""
+    """Bytecode, caches of tools, locks, pipes and sockets."""
+    os.mkfifo(run.tree / "pipe")
     for name in ("__pycache__/app.pyc", "old.pyc", ".pytest_cache/v/x", "table.lock"):
         run.write(name)
     assert run.look() == []
@@ -103,6 +104,18 @@ def test_while_others_run_a_file_must_stay_to_count(run: Run, monkeypatch: pytes
     assert run.look(is_idle=False) == ["stays"]
     run.write("last")
     assert run.look() == ["last", "stays"]
+
+
+def test_what_was_there_before_the_running_jobs_began_is_told_at_once(run: Run) -> None:
+    """None of them has written it. So the first of many long jobs, one after the other, has its warning."""
+    run.write("first")
+    at = os.stat(run.tree / "first").st_ctime_ns / 1e9
+    assert run.look(is_idle=False, running_since=at - 1) == []
+    again = LeftFiles(str(run.tree), str(run.spool))
+    list(again.look(is_idle=False, running_since=at + 1))
+    told = again.told()
+    assert told is not None
+    assert told["names"] == ["first"]
 
 
 def test_while_jobs_run_looks_are_rare(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
