@@ -134,7 +134,7 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     python = spec.python or options.python
     facts = talk.facts(python)
     try:
-        plan = source_of(lock, None, options).plan(facts, python, spec.downloads or False)
+        plan = source_of(lock, None, options, may_build=False).plan(facts, python, spec.downloads or False)
     except PackagesError as error:
         why, _, next_step = str(error).removeprefix("environment: ").partition(_NEXT)
         return Step("packages", StepOutcome.FAILED, why, next_step or "see docs/environments.md"), False

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from launcher.environments.lock import Lock, read_toml, texts_of
 from launcher.errors import PackagesError
 
-__all__ = ["LocalFolder", "check_all_are_named", "local_folders"]
+__all__ = ["LocalFolder", "check_all_are_named", "check_none_is_built", "local_folders"]
 
 #: Build backends that only copy Python files, unless they are told to do more.
 _COPYING = ("setuptools", "hatchling", "flit_core", "flit_scm", "poetry.core", "pdm.backend", "uv_build", "hatch_vcs")
@@ -135,6 +135,25 @@ def check_all_are_named(compiled: Lock, lock: Lock) -> None:
             raise PackagesError(
                 f"environment: {lock.name} needs the folder {one.path}, and does not name it itself\n"
                 f"    next: add the line `-e {one.path}` to it"
+            )
+
+
+def check_none_is_built(lock: Lock) -> None:
+    """Check that uv learns what requirements' folders need without running code of theirs. Its `--no-build` builds editable ones all the same.
+
+    Raises:
+        PackagesError: pyproject.toml of one does not say it.
+    """
+    for one in local_folders(lock):
+        try:
+            content = read_toml(_read(one.path / "pyproject.toml"))
+        except ValueError as error:
+            raise PackagesError(f"environment: {one.path / 'pyproject.toml'} is not TOML: {error}") from None
+        is_said = _at(content, ("project", "name")) and _at(content, ("project", "version"))
+        if not is_said or _at(content, ("project", "dynamic")) or _at(content, ("tool", "uv", "sources")):
+            raise PackagesError(
+                f"environment: {lock.name} names the folder {one.path}, of which only its own build code says what it needs; "
+                "it is not run here\n    next: `launcher prepare` or a run builds it, if you trust it"
             )
 
 

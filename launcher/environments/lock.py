@@ -126,6 +126,11 @@ def _read(source: Source, extras: Sequence[str], groups: Sequence[str], steps: S
             if extras or groups:
                 raise PackagesError(f"environment: the script {path} has no extras and no groups")
             locked = _text(path.with_name(path.name + ".lock"), or_empty=True)
+            if steps is not None and not steps.may_build and not locked and _HERE.search(text):
+                raise PackagesError(
+                    f"environment: {path} names files of this machine, which may have to be built; this is not done here\n"
+                    f"    next: `uv lock --script {path.name}`, if you trust them"
+                )
             age = None if locked else 0.0 if _HERE.search(text) or _has_own_index(()) else _FRESH
             return _exported(path, [text, locked], ["--script", path.name], path.parent, steps, age)
         case "uv":
@@ -179,13 +184,18 @@ def _exported(
     steps: Steps | None,
     age: float | None = None,
 ) -> Lock:
-    command = ["export", "--quiet", "--format", "pylock.toml", "--no-header", *options]
+    command = ["export", "--quiet", "--format", "pylock.toml", "--no-header", *options, *_no_build(steps)]
     # The folder matters, because a lock may name files relative to it.
     key = [uv_version(), str(folder), *command, *inputs]
     if age is not None:
         key += _of_a_resolution(path)
     text = _cached(key, lambda: run_uv(str(path), command, cwd=folder, steps=steps), age)
     return Lock(str(path), text, is_resolved=True)
+
+
+def _no_build(steps: Steps | None) -> list[str]:
+    """Where nothing may be built, uv chooses versions that have wheels. It is part of what a resolution is kept by."""
+    return ["--no-build"] if steps is not None and not steps.may_build else []
 
 
 def find_compiled(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> Lock | None:
@@ -239,7 +249,7 @@ def compile_for(
             f"environment: {path} has changed since the run began, and was not resolved for {platform} and Python {version} then; start a new run"
         )
     options = ["--quiet", "--format", "pylock.toml", "--no-header", "--python-version", version]
-    command = ["pip", "compile", path.name, *options, "--python-platform", platform, *torch]
+    command = ["pip", "compile", path.name, *options, "--python-platform", platform, *torch, *_no_build(steps)]
 
     def resolve() -> str:
         environment = {"UV_CUDA_DRIVER_VERSION": facts.driver} if torch else None

@@ -18,7 +18,7 @@ from typing import Any
 from launcher.environments.addresses import Addresses
 from launcher.environments.fetchable_pythons import fetchable_pythons
 from launcher.environments.host_uv import uv_for
-from launcher.environments.local_folders import check_all_are_named
+from launcher.environments.local_folders import check_all_are_named, check_none_is_built
 from launcher.environments.lock import Lock, compile_for, find_compiled, keep_compiled, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
 from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
@@ -93,6 +93,7 @@ class EnvironmentSource:
         limit: seconds for each step, here and on the host.
         earlier: the same folder of an earlier run, which this one repeats. What was resolved then counts.
         is_exact: nothing else counts.
+        may_build: whether build code of a project may run here.
     """
 
     def __init__(
@@ -104,9 +105,10 @@ class EnvironmentSource:
         *,
         earlier: Path | None = None,
         is_exact: bool = False,
+        may_build: bool = True,
     ) -> None:
         self.lock = lock
-        self._steps = Steps(limit)
+        self._steps = Steps(limit, may_build=may_build)
         self._prefers = list(prefers)
         self._kept = kept
         self._earlier = earlier
@@ -183,6 +185,8 @@ class EnvironmentSource:
             return found
         if self._is_exact:
             raise DoesNotFit("the run that is repeated resolved its requirements for other Pythons or platforms")
+        if not self._steps.may_build:
+            check_none_is_built(self.lock)
         compiled = compile_for(self.lock, facts, python, self._kept, self._steps)
         check_all_are_named(compiled, self.lock)
         return compiled

@@ -62,10 +62,12 @@ class Steps:
 
     Args:
         limit: a step is ended after this many seconds.
+        may_build: whether build code of a project may run here, for what is no wheel.
     """
 
-    def __init__(self, limit: float = USUAL_LIMIT) -> None:
+    def __init__(self, limit: float = USUAL_LIMIT, *, may_build: bool = True) -> None:
         self.limit = limit
+        self.may_build = may_build
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._is_stopped = False

@@ -110,6 +110,11 @@ class WheelCache:
         built = self._read_note(note, chosen)
         if built is not None:
             return built
+        if not self._steps.may_build:
+            raise PackagesError(
+                f"environment: {chosen.name} ({chosen.file}) is no wheel, and would be built on this machine by its own code; this is "
+                "not done here\n    next: `launcher prepare` or a run builds it, if you trust it; or choose a version that has a wheel"
+            )
         is_commit = is_git_address(chosen.url)
         sdist = None if is_commit else self.fetch(chosen)
         make_user_folder(self._folder)

@@ -36,20 +36,21 @@ LOCKS = "locks"
 
 
 def locks_of(
-    hosts: Iterable[HostSpec], options: LaunchConf, start: Path | None, script: Path | None
+    hosts: Iterable[HostSpec], options: LaunchConf, start: Path | None, script: Path | None, *, may_build: bool = True
 ) -> dict[str, Lock]:
     """Return host name -> lock, for each host that gets an environment.
 
     Args:
         start: the file or folder of the application.
         script: the script that is started.
+        may_build: whether build code of a project may run here.
 
     Raises:
         PackagesError: a source cannot be used, or uv is missing here.
     """
     made: dict[tuple[str, tuple[str, ...]], Lock | None] = {}
     locks = {}
-    steps = Steps(options.environment_timeout)
+    steps = Steps(options.environment_timeout, may_build=may_build)
     for spec in hosts:
         word = spec.environment or options.environment
         if word is None:
@@ -139,6 +140,7 @@ def source_of(
     earlier: Path | None = None,
     prefers: Sequence[int] = (),
     is_exact: bool = False,
+    may_build: bool = True,
 ) -> EnvironmentSource:
     """Return what says what a host installs.
 
@@ -147,11 +149,18 @@ def source_of(
         earlier: that of an earlier run which is repeated. What was resolved then counts.
         prefers: major and minor version of the Python that is preferred; by default that of this Python.
         is_exact: nothing but what was resolved then counts.
+        may_build: whether build code of a project may run here.
     """
     # 4 ms, which pass here while a host is connected.
     from launcher.environments.plan import EnvironmentSource
 
     kept, before = (one / LOCKS if one is not None else None for one in (folder, earlier))
     return EnvironmentSource(
-        lock, prefers or sys.version_info[:2], kept, options.environment_timeout, earlier=before, is_exact=is_exact
+        lock,
+        prefers or sys.version_info[:2],
+        kept,
+        options.environment_timeout,
+        earlier=before,
+        is_exact=is_exact,
+        may_build=may_build,
     )

@@ -14,7 +14,7 @@ from launcher.environments.lock import Lock, keep_compiled
 from launcher.environments.plan import EnvironmentSource
 from launcher.errors import PackagesError
 from remote_agent.protocol.specs.environment import HostFacts, PythonFacts
-from tests.packages import make_wheel
+from tests.packages import make_sdist, make_wheel
 
 PYTHONS = [
     PythonFacts(f"/usr/bin/python3.{minor}", f"3.{minor}.1", "cpython", f"cp3{minor}", 64).to_json()
@@ -163,3 +163,26 @@ def test_what_an_earlier_run_resolved_counts(tmp_path: Path, monkeypatch: pytest
         again.plan(HOST._replace(machine="aarch64"))
     assert EnvironmentSource(requirements, (3, 8), second, earlier=first, is_exact=True).plan(HOST).spec.key == key
     assert asked == ["3.11.1"]
+
+
+@pytest.mark.parametrize("line", ["./dyn", "-e ./dyn", "dyn @ {folder}", "-e ./outer", "{sdist}"])
+def test_where_nothing_may_be_built_no_build_code_is_run(tmp_path: Path, line: str) -> None:
+    """Not to learn what is needed either, and not of a folder that another one names."""
+    planted = tmp_path / "planted"
+    (tmp_path / "dyn").mkdir()
+    (tmp_path / "dyn" / "backend.py").write_text(f"open({str(planted)!r}, 'w')\n")
+    build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    (tmp_path / "dyn" / "pyproject.toml").write_text(f'[project]\nname = "dyn"\ndynamic = ["version"]\n{build}')
+    (tmp_path / "outer").mkdir()
+    source = '[tool.uv.sources]\ndyn = {path = "../dyn", editable = true}\n'
+    (tmp_path / "outer" / "pyproject.toml").write_text(
+        f'[project]\nname = "outer"\nversion = "1"\ndependencies = ["dyn"]\n{source}'
+    )
+    sdist = make_sdist(tmp_path / "sdists", "tiny", before=f"open({str(planted)!r}, 'w')")
+    file = tmp_path / "requirements.txt"
+    file.write_text(line.format(folder=(tmp_path / "dyn").as_uri(), sdist=f"tiny @ {sdist.as_uri()}") + "\n")
+    lock = Lock(str(file), file.read_text(), is_resolved=False)
+    source = EnvironmentSource(lock, (3, 11), None, may_build=False)
+    with pytest.raises(PackagesError, match=r"dyn|outer|tiny"):
+        source.plan(HOST)
+    assert not planted.exists()

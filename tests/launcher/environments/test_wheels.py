@@ -198,3 +198,19 @@ def test_a_run_that_is_over_fetches_nothing_more(tmp_path: Path) -> None:
     with index() as (url, _), pytest.raises(PackagesError, match="the run is over"):
         WheelCache({}, tmp_path / "cache", steps).fetch(chosen(url))
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_where_nothing_may_be_built_an_sdist_is_named(tmp_path: Path) -> None:
+    """Its build code is not run. What was built before counts."""
+    planted = tmp_path / "planted"
+    folder = tmp_path / "index"
+    sdist = make_sdist(folder, "tiny", before=f"open({str(planted)!r}, 'w')")
+    digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
+    chosen = Chosen("tiny", "1.0", sdist.name, sdist.as_uri(), digest, None, is_wheel=False)
+    steps = Steps(may_build=False)
+    with pytest.raises(PackagesError, match=r"tiny \(tiny-1.0.tar.gz\) is no wheel.*\n    next: "):
+        WheelCache({}, steps=steps).wheel_of(chosen)
+    assert not planted.exists()
+    built = WheelCache({}).wheel_of(chosen)
+    assert planted.exists()
+    assert WheelCache({}, steps=steps).wheel_of(chosen) == built

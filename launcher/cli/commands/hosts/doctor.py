@@ -48,7 +48,7 @@ def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) 
         if options.wants_environment or any(spec.environment for spec in specs):
             from launcher.setup.environments import locks_of
 
-            locks = locks_of(specs, options, Path.cwd(), None)
+            locks = locks_of(specs, options, Path.cwd(), None, may_build=False)
         for spec in specs:
             print(f"{spec.name}:", file=out.people)
             steps = []
