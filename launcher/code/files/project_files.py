@@ -49,6 +49,9 @@ _OUTPUTS = re.compile(r"(?:^|.*/)(?:outputs|multirun)/\d{4}-\d\d-\d\d/.*", re.DO
 _RUN_MARK = ".launcher"
 #: The mode of a submodule in git's index.
 _SUBMODULE = "160000 "
+#: Programs that a repository's own configuration names are not run: the folder may be a stranger's.
+_SETTINGS = ("core.quotePath=false", "core.fsmonitor=false", "core.hooksPath=/dev/null")
+_FILTER = re.compile(r"filter\.(.+)\.(clean|process|smudge|required)", re.DOTALL)
 #: Variables that lead git to another repository, as they do within a git hook.
 _GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
@@ -128,10 +131,11 @@ def _chosen(project: Project, exclude: list[Path]) -> set[str]:
 # -- git -----------------------------------------------------------------------------------------------------------
 
 
-def _git(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def _git(folder: Path, *arguments: str, settings: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in _GIT_VARIABLES}
+    given = [part for setting in (*_SETTINGS, *settings) for part in ("-c", setting)]
     return subprocess.Popen(
-        ["git", "-c", "core.quotePath=false", "-C", str(folder), *arguments],
+        ["git", *given, "-C", str(folder), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -157,23 +161,44 @@ def _output(process: subprocess.Popen[bytes], folder: Path) -> bytes | None:
 def _by_git(root: Path) -> Project | None:
     """The project of a work tree; None without git, or if `.git` is no repository."""
     try:
-        status = _git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
+        status = _status(root)
     except FileNotFoundError:
         return None
-    names = None
+    names, submodules = None, list[Path]()
     try:
-        names = _listed(root)
+        names = _listed(root, submodules)
     finally:
         said = _output(status, root)
     if names is None or said is None:
         return None
     lines = said.split(b"\0")
     commit = next((line[13:].decode() for line in lines if line.startswith(b"# branch.oid ")), "")
-    is_dirty = any(line and not line.startswith(b"# ") for line in lines)
+    is_dirty = _has_changes(said) or any(_has_changes(_output(_status(one), one) or b"") for one in submodules)
     return Project(root, tuple(names), "" if commit == "(initial)" else commit, is_dirty)
 
 
-def _listed(root: Path) -> list[str] | None:
+def _status(root: Path) -> subprocess.Popen[bytes]:
+    """`git status`, which asks no submodule: git would not pass our settings on to it."""
+    command = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--ignore-submodules=dirty")
+    return _git(root, *command, settings=_without_filters(root))
+
+
+def _has_changes(status: bytes) -> bool:
+    return any(line and not line.startswith(b"# ") for line in status.split(b"\0"))
+
+
+def _without_filters(root: Path) -> tuple[str, ...]:
+    """The settings that turn off the filters that a repository's own configuration names: `git status` would run them."""
+    listed = _git(root, "config", "--show-scope", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\.")
+    out, _ = listed.communicate()
+    said = os.fsdecode(out).split("\0")
+    own = {name for scope, name in zip(said[::2], said[1::2], strict=False) if scope in ("local", "worktree")}
+    found = (_FILTER.fullmatch(one) for one in sorted(own))
+    values = {"clean": "", "process": "", "smudge": "", "required": "false"}
+    return tuple(f"{one[0]}={values[one[2]]}" for one in found if one is not None)
+
+
+def _listed(root: Path, submodules: list[Path]) -> list[str] | None:
     said = _output(_git(root, "ls-files", "-z", "-t", "-s", "--cached", "--others", "--exclude-standard"), root)
     if said is None:
         return None
@@ -193,7 +218,9 @@ def _listed(root: Path) -> list[str] | None:
         if may_be_folder and os.path.isdir(root / name) and not os.path.islink(root / name):
             # A submodule, or a repository within this one.
             inner = root / name.rstrip("/")
-            below = _listed(inner) if (inner / ".git").exists() else None
+            below = _listed(inner, submodules) if (inner / ".git").exists() else None
+            if below is not None and about[2:].startswith(_SUBMODULE):
+                submodules.append(inner)
             names += [f"{name.rstrip('/')}/{one}" for one in below or ()]
             continue
         names.append(name)

@@ -20,6 +20,7 @@ from launcher.code.files import file_hashes, project_files
 from launcher.code.files import snapshot as snapshot_module
 from launcher.code.files.file_hashes import ContentStore
 from launcher.code.files.manifest import in_parts
+from launcher.code.files.project_files import find_project
 from launcher.code.files.snapshot import Snapshot, take
 from launcher.errors import CodeError
 
@@ -704,3 +705,27 @@ def test_a_second_snapshot_of_many_files_reads_none(tmp_path):
     assert snapshot.hashed == 0
     assert len(snapshot.files) == 1000
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("place", [".", "deps/lib"])
+@pytest.mark.parametrize("setting", ["core.fsmonitor", "filter.x.clean", "filter.x.process"])
+def test_no_program_of_a_repositorys_configuration_is_run(project, tmp_path, place, setting):
+    """Neither of the folder's own, nor of a submodule's: it may be a stranger's. What has changed is seen all the same."""
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    (other / "a.txt").write_text("one")
+    (other / ".gitattributes").write_text("*.txt filter=x\n")
+    git(other, "add", ".")
+    git(other, "commit", "-qm", "one")
+    if place == ".":
+        project = other
+    else:
+        git(project, "submodule", "add", "-q", str(other), place)
+        git(project, "commit", "-qm", "a submodule")
+    assert not find_project(project).is_dirty
+    planted = tmp_path / "planted"
+    git(project / place, "config", setting, f"touch {planted}; cat #")
+    (project / place / "a.txt").write_text("two")
+    assert find_project(project).is_dirty
+    assert not planted.exists()
