@@ -82,14 +82,13 @@ def _replaced_by(folder: str) -> str:
         return ""  # a folder that may be passed but not examined; nothing is known of it
     owner = status.st_uid
     if status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX:
-        who = "everybody can write to {} (its owner is {})".format(folder, _user(owner))
+        who = "everybody can write to {} (its owner is {}), and".format(folder, _user(owner))
     elif owner not in (0, os.geteuid(), _UNKNOWN_OWNER):
-        who = "{} belongs to {}".format(folder, _user(owner))
+        who = "{} belongs to {}, who".format(folder, _user(owner))
     else:
         return ""
-    return "{}, who could replace the launcher's folders below it, and so run code as you; name a safer folder with 'workdir'".format(
-        who
-    )
+    way = "could replace the launcher's folders below it, and so run code as you; name a safer folder with 'workdir'"
+    return "{} {}".format(who, way)
 
 
 def _user(uid: int) -> str:

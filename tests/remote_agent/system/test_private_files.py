@@ -93,7 +93,7 @@ class TestReplaceable:
 
         monkeypatch.setattr("remote_agent.system.private_files.os.stat", stat)
         (told,) = told_replaceable([str(tmp_path / "theirs" / "ours")])
-        assert f"{tmp_path / 'theirs'} belongs to user 4000123" in told
+        assert f"{tmp_path / 'theirs'} belongs to user 4000123, who could replace" in told
 
     def test_a_folder_that_cannot_be_examined_is_not_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing is known of it."""
