@@ -7,9 +7,6 @@ from typing import Iterable, List
 
 __all__ = ["SpoolError", "check_parent", "make_private_folder", "open_private", "told_replaceable"]
 
-#: The owner of files whose real owner is not known here: those of root over NFS, or of a user outside of a container.
-_UNKNOWN_OWNER = 65534
-
 
 class SpoolError(Exception):
     """The spool cannot be used: it is not ours, has a wrong version, or cannot be written."""
@@ -60,8 +57,8 @@ def check_parent(path: str) -> None:
 
 
 def told_replaceable(paths: Iterable[str]) -> List[str]:
-    """Say of each folder above ours through which another user could replace ours. Such folders are common on clusters, so they are
-    not refused. What a link on the way leads through, and what a group may write, is not looked at.
+    """Say of each folder above ours that everybody may write to, and through which another user could replace ours. Such folders are common
+    on clusters, so they are not refused. A link on the way, what a group may write, and the owner of such a folder are not looked at.
     """
     found: List[str] = []
     for path in paths:
@@ -80,15 +77,10 @@ def _replaced_by(folder: str) -> str:
         status = os.stat(folder)
     except OSError:
         return ""  # a folder that may be passed but not examined; nothing is known of it
-    owner = status.st_uid
-    if status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX:
-        who = "everybody can write to {} (its owner is {}), and".format(folder, _user(owner))
-    elif owner not in (0, os.geteuid(), _UNKNOWN_OWNER):
-        who = "{} belongs to {}, who".format(folder, _user(owner))
-    else:
+    if not status.st_mode & 0o002 or status.st_mode & stat.S_ISVTX:
         return ""
     way = "could replace the launcher's folders below it, and so run code as you; name a safer folder with 'workdir'"
-    return "{} {}".format(who, way)
+    return "everybody can write to {} (its owner is {}), and {}".format(folder, _user(status.st_uid), way)
 
 
 def _user(uid: int) -> str:

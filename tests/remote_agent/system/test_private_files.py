@@ -79,22 +79,6 @@ class TestReplaceable:
         (tmp_path / "open").chmod(0o1777)
         assert told_replaceable([str(ours)]) == []
 
-    @pytest.mark.parametrize("mode", [0o755, 0o1777], ids=oct)
-    def test_one_of_another_user_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
-        """Its owner may rename what is in it, also with the sticky bit. Root's folders are safe."""
-        (tmp_path / "theirs" / "ours").mkdir(parents=True)
-        (tmp_path / "theirs").chmod(mode)
-        whole = os.stat
-
-        def stat(path: str) -> os.stat_result:
-            found = list(whole(path))
-            found[4] = {str(tmp_path / "theirs"): 4_000_123}.get(path, 0)
-            return os.stat_result(found)
-
-        monkeypatch.setattr("remote_agent.system.private_files.os.stat", stat)
-        (told,) = told_replaceable([str(tmp_path / "theirs" / "ours")])
-        assert f"{tmp_path / 'theirs'} belongs to user 4000123, who could replace" in told
-
     def test_a_folder_that_cannot_be_examined_is_not_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing is known of it."""
 
