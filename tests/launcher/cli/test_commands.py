@@ -235,7 +235,7 @@ def test_logs_that_miss_what_their_host_has_fail(
     monkeypatch.setattr(AgentQuery, where, refuse)
     for more in ((), ("--json",)):
         cli("logs", "last#0", *more, code=2)
-        assert "its host did not answer; this is all the output that is here" in cli.err
+        assert "its host did not answer, so this is all the output that is here" in cli.err
 
 
 # -- attach, retry, cancel ---------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_cancel_of_a_run_that_was_left_ends_it(left: Project, cli: Cli) -> None:
     assert left.texts("job_end") == ["FAILED", "FAILED"]
     assert len(left.texts("end")) == 1
     cli("cancel", "last", code=2)
-    assert "has ended: " in cli.err
+    assert "has ended, so there is nothing to cancel: " in cli.err
 
 
 @pytest.mark.slow
@@ -394,7 +394,7 @@ def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: 
     """What a running agent needs is kept, and so are uncollected results. In the end, the rest is removed."""
     (local,) = cli.json("clean", "--older-than", "0.001")["hosts"]
     assert local["chosen"] == []
-    assert {one["why"] for one in local["kept"]} == {"an agent is running on the host"}
+    assert {one["why"].partition(",")[0] for one in local["kept"]} == {"an agent is running on the host"}
     open_gate(left)
     cli("attach")
     (told,) = cli.json("clean", "--older-than", "0", "--yes")["hosts"]

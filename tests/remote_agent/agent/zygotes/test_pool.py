@@ -86,7 +86,7 @@ class TestCode:
         client.ack(attempt)
         client.send({"t": "finish"})
         client.wait_over()
-        wait_until(lambda: not spool.exists(), "the agent to end")
+        wait_until(lambda: not code.exists(), "the agent to end")
         shutil.rmtree(host.work / "cache" / "blobs")
         other = new_agent(work=host.root / "work")
         again = other.connect(prepare=False)
