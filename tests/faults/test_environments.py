@@ -169,7 +169,8 @@ def test_a_disk_that_fills_while_files_arrive(host: OpenSshHost, tmp_path: Path)
     assert [one.error for one in results] == [None] * 3
     assert {one.host for one in results} == {"other"}
     (unusable,) = [one for one in seen if isinstance(one, events.HostUnusable)]
-    assert (unusable.host, unusable.phase) == (spec.name, "environment")
+    # The code arrives at the same time, and may be what finds no room.
+    assert (unusable.host, unusable.phase) in {(spec.name, "environment"), (spec.name, "store")}
     assert "No space left on device" in unusable.why
     assert "launcher clean" in unusable.next_step
     assert host.run(f"rm {cache}/fill && mount -o remount,size=1g {cache}").returncode == 0

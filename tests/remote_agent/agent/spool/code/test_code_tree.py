@@ -194,7 +194,7 @@ def test_no_snapshot_writes_outside_its_tree(tmp_path_factory, files, links):
         assert not tree.is_complete
     assert os.listdir(root / "outside") == []
     assert {path.name for path in root.iterdir()} <= {"outside", "blobs", "run1"}
-    assert {path.name for path in (root / "run1").iterdir()} <= {"code", "code.part"}
+    assert {path.name for path in (root / "run1").iterdir()} <= {"code", "code.part", "code.complete"}
     for path in Path(tree.path).rglob("*"):
         assert path.is_symlink() or path.resolve().is_relative_to(tree.path)
 
