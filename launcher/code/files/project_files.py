@@ -189,10 +189,13 @@ def _has_changes(status: bytes) -> bool:
 
 def _without_filters(root: Path) -> tuple[str, ...]:
     """The settings that turn off the filters that a repository's own configuration names: `git status` would run them."""
-    listed = _git(root, "config", "--show-scope", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\.")
-    out, _ = listed.communicate()
-    said = os.fsdecode(out).split("\0")
+    names = ("--includes", "--name-only", "-z", "--get-regexp", r"^filter\.")
+    listed = _git(root, "config", "--show-scope", *names)
+    said = os.fsdecode(listed.communicate()[0]).split("\0")
     own = {name for scope, name in zip(said[::2], said[1::2], strict=False) if scope in ("local", "worktree")}
+    if listed.returncode not in (0, 1):
+        # Git before 2.26 does not say whose they are: none of them is run.
+        own = set(os.fsdecode(_git(root, "config", *names).communicate()[0]).split("\0"))
     found = (_FILTER.fullmatch(one) for one in sorted(own))
     values = {"clean": "", "process": "", "smudge": "", "required": "false"}
     return tuple(f"{one[0]}={values[one[2]]}" for one in found if one is not None)

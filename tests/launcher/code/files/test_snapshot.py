@@ -707,6 +707,24 @@ def test_a_second_snapshot_of_many_files_reads_none(tmp_path):
     assert [one[0] for one in asked] == ["config", "status", "ls-files"]
 
 
+def test_no_filter_is_run_by_a_git_that_does_not_say_whose_it_is(tmp_path, monkeypatch):
+    """As git before 2.26."""
+    project, planted = tmp_path / "project", tmp_path / "planted"
+    write(project, {"a.txt": "one", ".gitattributes": "*.txt filter=x\n"})
+    git(project, "init", "-q")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "one")
+    git(project, "config", "filter.x.clean", f"touch {planted}; cat #")
+    old = tmp_path / "bin" / "git"
+    old.parent.mkdir()
+    old.write_text(f'#!/bin/sh\ncase "$*" in *--show-scope*) exit 129;; esac\nexec {shutil.which("git")} "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
+    (project / "a.txt").write_text("two")
+    assert find_project(project).is_dirty
+    assert not planted.exists()
+
+
 @pytest.mark.parametrize("place", [".", "deps/lib"])
 @pytest.mark.parametrize("setting", ["core.fsmonitor", "filter.x.clean", "filter.x.process"])
 def test_no_program_of_a_repositorys_configuration_is_run(project, tmp_path, place, setting):
