@@ -1,6 +1,6 @@
 """Files that jobs write beside the code of their run. They do not come back, so they are named and kept.
 
-Rule: nobody loses one in silence. A file is found by its time of change, which is later than that of the mark that is made when the code is
+Rule: nobody loses one in silence, of the first entries of the tree that a look takes. A file is found by its time of change, which is later than that of the mark that is made when the code is
 complete, whatever program or library has written it. A look takes a small part of the agent's time, however large the code is.
 """
 
